@@ -1,0 +1,85 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every error that edgeprune raises on purpose, and the exit code of each.
+
+    EdgepruneError            3  something inside edgeprune went wrong
+    ├── InputError            2  a file, an option or a piece of data can't be used
+    │   ├── ModelError        2  ... the model
+    │   ├── DataError         2  ... the data or its spec
+    │   ├── ConfigError       2  ... a target, recipe or spec file
+    │   ├── OutputError       2  ... the place to write to
+    │   └── MissingExtra      2  a part of edgeprune that isn't installed
+    ├── CheckFailed           1  an artifact doesn't do what its model does
+    └── DeviceError           3  a device, or a measuring process, could not be reached or died
+
+A message is one line: what is wrong, where (file, key), what is allowed, what to do.
+"""
+
+from difflib import get_close_matches
+from collections.abc import Iterable
+
+__all__ = [
+    "CheckFailed",
+    "ConfigError",
+    "DataError",
+    "DeviceError",
+    "EdgepruneError",
+    "InputError",
+    "MissingExtra",
+    "ModelError",
+    "OutputError",
+    "nearest",
+]
+
+
+class EdgepruneError(Exception):
+    """Base of all errors raised on purpose; ``exit_code`` is what the command line ends with."""
+
+    exit_code = 3
+
+
+class InputError(EdgepruneError):
+    """What the user gave can't be used."""
+
+    exit_code = 2
+
+
+class ModelError(InputError):
+    """A model file can't be read, captured or run."""
+
+
+class DataError(InputError):
+    """A data set or its spec can't be used."""
+
+
+class ConfigError(InputError):
+    """A TOML file has a wrong key or value."""
+
+
+class OutputError(InputError):
+    """The output folder can't be written, or holds a result already."""
+
+
+class MissingExtra(InputError):
+    """A package of an optional extra isn't installed."""
+
+    def __init__(self, package: str, extra: str) -> None:
+        super().__init__(
+            f"this command needs {package}, which isn't installed: "
+            f"pip install 'edgeprune[{extra}]'"
+        )
+
+
+class CheckFailed(EdgepruneError):
+    """An artifact was made, run and found to differ from the model that it came from."""
+
+    exit_code = 1
+
+
+class DeviceError(EdgepruneError):
+    """A device or a measuring process could not be reached, or died."""
+
+
+def nearest(word: str, allowed: Iterable[str]) -> str:
+    """Say what was probably meant: ``"; did you mean 'x'?"``, or nothing where no name is near."""
+    match = get_close_matches(word, list(allowed), n=1)
+    return f"; did you mean '{match[0]}'?" if match else ""

@@ -1,0 +1,124 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What to do: the stages of a run and their options, frozen and validated.
+
+A recipe is a TOML file with one table a stage; every key has a default, so the empty file is a
+recipe. The command line's options override its keys one by one.
+"""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from edgeprune.toml import Config, load
+
+__all__ = [
+    "NUMERICS",
+    "ExportOptions",
+    "FinetuneOptions",
+    "Format",
+    "Importance",
+    "Numerics",
+    "ProfileOptions",
+    "PruneOptions",
+    "QuantizeOptions",
+    "Recipe",
+    "load_recipe",
+]
+
+Numerics = Literal["fp32", "fp16", "int8", "int8-dynamic", "int8-weights"]
+NUMERICS: tuple[Numerics, ...] = ("fp32", "fp16", "int8", "int8-dynamic", "int8-weights")
+Format = Literal["onnx", "tflite"]
+Importance = Literal["l1", "l2", "taylor", "bn-scale", "random"]
+
+
+class PruneOptions(Config):
+    """Structured pruning: which share of the channels goes, and which ones."""
+
+    ratio: Annotated[float, Field(ge=0, lt=1)] = 0.3
+    """Share of the prunable channels to remove; 0 leaves the model as it is."""
+    importance: Importance | Literal["auto"] = "auto"
+    """``auto``: ``taylor`` where there is data, ``l2`` where there is none."""
+    scope: Literal["uniform", "global"] = "uniform"
+    """``uniform``: the ratio in each group; ``global``: over all groups, the least important first."""
+    multiple: Annotated[int, Field(ge=1)] | None = None
+    """Channel counts are rounded to this; ``None``: the target's own multiple."""
+    samples: Annotated[int, Field(ge=1)] = 512
+    """Training samples that a data-driven importance looks at."""
+    exclude: tuple[str, ...] = ()
+    """Parameters (shell patterns over their names) whose channels all stay."""
+
+
+class FinetuneOptions(Config):
+    """The training loop after pruning."""
+
+    epochs: Annotated[int, Field(ge=0)] = 3
+    """0: no fine-tuning."""
+    optimizer: Literal["sgd", "adamw"] = "sgd"
+    learning_rate: Annotated[float, Field(gt=0)] | None = None
+    """``None``: 0.02 for SGD, 0.0005 for AdamW."""
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    weight_decay: Annotated[float, Field(ge=0)] = 5e-4
+    batch_size: Annotated[int, Field(ge=1)] = 128
+    warmup: Annotated[float, Field(ge=0, lt=1)] = 0.05
+    """Share of all steps over which the rate rises linearly; then a cosine to zero."""
+    distill: Annotated[float, Field(ge=0, le=1)] | None = None
+    """Weight of the dense model's soft labels; ``None``: 0.5 with labels, 1 without."""
+    temperature: Annotated[float, Field(gt=0)] = 4.0
+    patience: Annotated[int, Field(ge=1)] | None = None
+    """Stop after so many epochs without a better held-out loss; ``None``: never stop early."""
+    augment: Literal["auto", "none", "flip-shift"] = "auto"
+    """``auto``: what the data spec says."""
+
+
+class QuantizeOptions(Config):
+    """Numbers of the artifact."""
+
+    numerics: Numerics | Literal["auto"] = "auto"
+    """``auto``: static int8 for convolutional networks, dynamic int8 where attention is found, as
+    far as the target accepts it."""
+    samples: Annotated[int, Field(ge=1)] = 256
+    """Calibration samples, from the training part of the data."""
+
+
+class ExportOptions(Config):
+    """Artifacts to write."""
+
+    formats: tuple[Format, ...] | None = None
+    """``None``: the target's."""
+    batch: Literal["dynamic"] | Annotated[int, Field(ge=1)] = 1
+    """Batch dimension of the ONNX file; TFLite's is always fixed (1 where this is ``dynamic``)."""
+    samples: Annotated[int, Field(ge=1)] = 64
+    """Evaluation samples on which each artifact is held against its model."""
+
+
+class ProfileOptions(Config):
+    """Measuring the artifacts."""
+
+    blocks: Annotated[int, Field(ge=2)] = 5
+    """Separate processes per artifact, interleaved."""
+    block_seconds: Annotated[float, Field(gt=0)] = 0.5
+    min_runs: Annotated[int, Field(ge=1)] = 20
+    time_limit: Annotated[float, Field(gt=0)] = 120.0
+    """Seconds after which no further block is started."""
+
+
+class Recipe(Config):
+    """All stages of a run."""
+
+    schema_version: Literal[1] = 1
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    prune: PruneOptions = PruneOptions()
+    finetune: FinetuneOptions = FinetuneOptions()
+    quantize: QuantizeOptions = QuantizeOptions()
+    export: ExportOptions = ExportOptions()
+    profile: ProfileOptions = ProfileOptions()
+
+
+def load_recipe(path: Path) -> Recipe:
+    """Read a recipe.
+
+    Raises:
+        ConfigError: A wrong key or value.
+    """
+    return load(path, Recipe)

@@ -1,0 +1,110 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a run says of itself, as data: one report a stage, one for the run, one manifest a result.
+
+Pure data without torch; ``report.json`` and ``manifest.json`` are these objects' JSON.
+"""
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from edgeprune.figure import Figure
+from edgeprune.gate.verdict import Verdict
+from edgeprune.recipe import Format, Numerics
+
+__all__ = ["Artifact", "Check", "Manifest", "RunReport", "StageReport", "TensorInfo"]
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class TensorInfo(_Frozen):
+    """An input or output of an artifact."""
+
+    name: str
+    shape: tuple[int | str, ...]
+    """A string names a dynamic dimension."""
+    dtype: str
+    layout: Literal["NCHW", "NHWC", "other"] = "other"
+
+
+class Check(_Frozen):
+    """An artifact held against the model that it came from, on real or generated inputs."""
+
+    samples: int
+    inputs: Literal["evaluation data", "random"]
+    max_abs_error: float
+    mean_abs_error: float
+    sqnr_db: float | None
+    """Signal to quantization noise of all outputs, in dB; absent where the error is exactly zero."""
+    top1_agreement: float | None
+    """Share of samples with the same largest output; absent where the output has no class axis."""
+    int8_ops: int
+    float_ops: int
+    """Compute operators of the artifact as the runtime runs it, by the type they compute in."""
+    op_counts: dict[str, int]
+
+
+class Artifact(_Frozen):
+    """One file for the device."""
+
+    format: Format
+    file: str
+    """Relative to the result's folder."""
+    sha256: str
+    bytes: int
+    numerics: Numerics
+    runtime: str
+    inputs: tuple[TensorInfo, ...]
+    outputs: tuple[TensorInfo, ...]
+    check: Check
+    notes: tuple[str, ...] = ()
+
+
+class StageReport(_Frozen):
+    """What a stage did. ``figures`` are keyed by ``parameters``, ``macs``, ``bytes``, ``score`` ..."""
+
+    stage: str
+    seconds: float
+    figures: dict[str, Figure] = {}
+    notes: tuple[str, ...] = ()
+    details: dict[str, Any] = {}
+    artifacts: tuple[Artifact, ...] = ()
+
+
+class RunReport(_Frozen):
+    """A whole run."""
+
+    schema_version: Literal[1] = 1
+    model: str
+    target: str
+    data: str | None
+    metric: str | None
+    """``accuracy`` with labels, ``agreement with the dense model`` without, absent without data."""
+    seed: int
+    stages: tuple[StageReport, ...]
+    artifacts: tuple[Artifact, ...]
+    profile: dict[str, dict[str, Figure]] = {}
+    """Figures of each profiled file (``dense.onnx``, ``model.tflite`` ...) on the machine named in
+    their origins."""
+    verdicts: tuple[Verdict, ...] = ()
+    not_measured: tuple[str, ...] = ()
+    """What this run could not measure, and why."""
+    machine: str
+    versions: dict[str, str]
+
+
+class Manifest(_Frozen):
+    """What stands beside the artifacts, for whoever ships or checks them."""
+
+    schema_version: Literal[1] = 1
+    target: str
+    files: dict[str, str]
+    """sha256 by file name."""
+    artifacts: tuple[Artifact, ...]
+    preprocessing: dict[str, Any] | None
+    figures: dict[str, dict[str, Figure]]
+    """By file name, each with its origin."""
+    verdicts: tuple[Verdict, ...]
+    versions: dict[str, str]
