@@ -14,8 +14,10 @@
 A message is one line: what is wrong, where (file, key), what is allowed, what to do.
 """
 
-from difflib import get_close_matches
+from __future__ import annotations
+
 from collections.abc import Iterable
+from difflib import get_close_matches
 
 __all__ = [
     "CheckFailed",
