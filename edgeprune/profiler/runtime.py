@@ -92,7 +92,7 @@ class Session:
 
     def __init__(self, backend: _Onnx | _Lite) -> None:
         self._backend = backend
-        self._direct: Shapes | None = None
+        self._direct: tuple[Any, ...] | None = None
         self.inputs: tuple[TensorSpec, ...] = backend.inputs
         self.outputs: tuple[TensorSpec, ...] = backend.outputs
         self.format: str = backend.format
@@ -106,13 +106,13 @@ class Session:
             InputError: Wrong number, dtype or shape of ``arrays``.
             DeviceError: The runtime failed while running.
         """
-        shapes = tuple(array.shape for array in arrays)
-        if shapes == self._direct:
+        forms = tuple((array.shape, array.dtype.name) for array in arrays)
+        if forms == self._direct:
             return self._backend.invoke(arrays)
         self._check(arrays)
         fixed = self._fixed_batch(arrays)
-        if fixed is None or self._resizes(shapes, fixed):
-            self._direct = shapes
+        if fixed is None or self._resizes(tuple(array.shape for array in arrays), fixed):
+            self._direct = forms
             return self._backend.invoke(arrays)
         self._direct = None
         return self._in_chunks(arrays, fixed)
