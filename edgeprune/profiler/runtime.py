@@ -18,7 +18,7 @@ import numpy as np
 
 from edgeprune.errors import DeviceError, InputError, MissingExtra
 
-__all__ = ["Session", "TensorSpec", "detect_format", "open_session"]
+__all__ = ["Session", "TensorSpec", "detect_format", "import_runtime", "open_session"]
 
 if TYPE_CHECKING:
     Array = np.ndarray[Any, Any]
@@ -70,6 +70,15 @@ def detect_format(path: Path) -> str:
     raise InputError(f"{path}: neither an ONNX nor a TFLite file, or a truncated one")
 
 
+def import_runtime(form: str) -> str:
+    """Import what runs ``form`` (``onnx`` or ``tflite``) and give its name and version.
+
+    Raises:
+        MissingExtra: It isn't installed.
+    """
+    return (_onnx_runtime() if form == "onnx" else _lite_runtime())[0]
+
+
 def open_session(path: Path, threads: int = 1) -> Session:
     """Load ``path`` into its runtime with ``threads`` compute threads.
 
@@ -106,7 +115,7 @@ class Session:
             InputError: Wrong number, dtype or shape of ``arrays``.
             DeviceError: The runtime failed while running.
         """
-        forms = tuple((array.shape, array.dtype.name) for array in arrays)
+        forms = tuple((array.shape, array.dtype.char) for array in arrays)
         if forms == self._direct:
             return self._backend.invoke(arrays)
         self._check(arrays)
@@ -174,13 +183,8 @@ class _Onnx:
     format = "onnx"
 
     def __init__(self, path: Path, threads: int) -> None:
-        try:
-            with _quiet():
-                import onnxruntime as ort
-        except ImportError:
-            raise MissingExtra("onnxruntime", "device") from None
+        self.runtime, ort = _onnx_runtime()
         self.path = path
-        self.runtime = f"onnxruntime {ort.__version__}"
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
@@ -294,6 +298,15 @@ class _Lite:
             return [self._interpreter.get_tensor(index) for index in self._output_ids]
         except (ValueError, RuntimeError) as error:
             raise DeviceError(f"{self.path}: {self.runtime} failed: {_line(error)}") from None
+
+
+def _onnx_runtime() -> tuple[str, Any]:
+    try:
+        with _quiet():
+            import onnxruntime as ort
+    except ImportError:
+        raise MissingExtra("onnxruntime", "device") from None
+    return f"onnxruntime {ort.__version__}", ort
 
 
 def _lite_runtime() -> tuple[str, Any]:

@@ -1,0 +1,106 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What an artifact is run on while it is measured: seeded random numbers, or real inputs.
+
+Runs on the device: standard library and numpy, Python 3.8 or newer.
+"""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from edgeprune.errors import InputError
+from edgeprune.profiler.runtime import TensorSpec
+
+__all__ = ["random_inputs", "real_inputs"]
+
+if TYPE_CHECKING:
+    Array = np.ndarray[Any, Any]
+
+
+def random_inputs(specs: Sequence[TensorSpec], seed: int) -> list[Array]:
+    """One array an input, batch 1 where the batch is dynamic.
+
+    Floats are standard normal. ``int8``, ``uint8`` and 16-bit integers span their range (they are
+    quantized values); wider integers and booleans are 0 or 1, which is a valid index of any table.
+
+    Raises:
+        InputError: A dimension other than the batch is dynamic: only real inputs can tell its size.
+    """
+    generator = np.random.default_rng(seed)
+    return [_random(spec, generator) for spec in specs]
+
+
+def real_inputs(specs: Sequence[TensorSpec], path: Path) -> list[Array]:
+    """Arrays of the ``.npz`` file ``path``: by the inputs' names, else in the order of the file.
+
+    An array with more samples than a batch is cut to one batch (one sample where the batch is
+    dynamic). Images saved as NCHW are turned where the input is NHWC, and the other way round.
+
+    Raises:
+        InputError: The file can't be read, or its arrays don't fit the inputs.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+    except (OSError, ValueError, zipfile.BadZipFile, AttributeError) as error:
+        raise InputError(f"{path}: can't be read as .npz: {error}") from None
+    if not all(spec.name in arrays for spec in specs):
+        if len(arrays) != len(specs):
+            names = ", ".join(spec.name for spec in specs)
+            raise InputError(
+                f"{path}: holds {', '.join(arrays) or 'nothing'}, the inputs are {names}; "
+                "name the arrays so"
+            )
+        values = list(arrays.values())
+        arrays = {spec.name: values[index] for index, spec in enumerate(specs)}
+    return [_fit(spec, arrays[spec.name], path) for spec in specs]
+
+
+def _random(spec: TensorSpec, generator: np.random.Generator) -> Array:
+    shape = tuple(
+        1 if axis == 0 and isinstance(dim, str) else dim for axis, dim in enumerate(spec.shape)
+    )
+    unknown = [dim for dim in shape if isinstance(dim, str)]
+    if unknown:
+        raise InputError(
+            f"input {spec.name} has a dynamic dimension '{unknown[0]}' of unknown size: "
+            "give real inputs (.npz)"
+        )
+    sizes = tuple(int(dim) for dim in shape)
+    dtype = np.dtype(spec.dtype)
+    if dtype.kind == "f":
+        return generator.standard_normal(sizes).astype(dtype)
+    if dtype.kind == "b" or dtype.itemsize > 2:
+        return generator.integers(0, 2, size=sizes).astype(dtype)
+    limits = np.iinfo(dtype)
+    return generator.integers(limits.min, limits.max, size=sizes, endpoint=True).astype(dtype)
+
+
+def _fit(spec: TensorSpec, array: Array, path: Path) -> Array:
+    candidates = [array]
+    if array.ndim == 4:
+        candidates += [array.transpose(0, 2, 3, 1), array.transpose(0, 3, 1, 2)]
+    for candidate in candidates:
+        batch = spec.shape[0] if spec.shape and isinstance(spec.shape[0], int) else 1
+        if candidate.ndim and len(candidate) > batch:
+            candidate = candidate[:batch]
+        if _same(spec.shape, candidate.shape) and np.can_cast(
+            candidate.dtype, spec.dtype, casting="same_kind"
+        ):
+            return np.ascontiguousarray(candidate.astype(spec.dtype)).reshape(candidate.shape)
+    wanted = "x".join(map(str, spec.shape)) or "scalar"
+    given = "x".join(map(str, array.shape)) or "scalar"
+    raise InputError(
+        f"{path}: input {spec.name} is {spec.dtype} {wanted}, the array is {array.dtype} {given}"
+    )
+
+
+def _same(wanted: tuple[int | str, ...], given: tuple[int, ...]) -> bool:
+    return len(wanted) == len(given) and all(
+        isinstance(dim, str) or dim == given[axis] for axis, dim in enumerate(wanted)
+    )
