@@ -40,7 +40,7 @@ class PruneOptions(Config):
     importance: Importance | Literal["auto"] = "auto"
     """``auto``: ``taylor`` where there is data, ``l2`` where there is none."""
     scope: Literal["uniform", "global"] = "uniform"
-    """``uniform``: the ratio in each group; ``global``: over all groups, the least important first."""
+    """``uniform``: the ratio in each group; ``global``: over all groups, least important first."""
     multiple: Annotated[int, Field(ge=1)] | None = None
     """Channel counts are rounded to this; ``None``: the target's own multiple."""
     samples: Annotated[int, Field(ge=1)] = 512
@@ -84,7 +84,7 @@ class QuantizeOptions(Config):
 class ExportOptions(Config):
     """Artifacts to write."""
 
-    formats: tuple[Format, ...] | None = None
+    formats: Annotated[tuple[Format, ...], Field(min_length=1)] | None = None
     """``None``: the target's."""
     batch: Literal["dynamic"] | Annotated[int, Field(ge=1)] = 1
     """Batch dimension of the ONNX file; TFLite's is always fixed (1 where this is ``dynamic``)."""

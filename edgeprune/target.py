@@ -1,54 +1,81 @@
 # SPDX-License-Identifier: Apache-2.0
-"""For what: a device, its runtimes, the numerics they accept, budgets. Data in ``targets/*.toml``."""
+"""For what: a device, its runtimes, their numerics, budgets. Data in ``targets/*.toml``."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, model_validator
 
 from edgeprune.errors import ConfigError, nearest
 from edgeprune.recipe import Format, Numerics
 from edgeprune.toml import Config, load
-from edgeprune.units import parse_bytes, parse_seconds
+from edgeprune.units import format_bytes, parse_bytes, parse_seconds
 
 __all__ = ["Budgets", "Device", "Reach", "Runtime", "Target", "find_target", "list_targets"]
 
-Bytes = Annotated[int, BeforeValidator(lambda v: parse_bytes(v) if isinstance(v, str) else v)]
-Seconds = Annotated[float, BeforeValidator(lambda v: parse_seconds(v) if isinstance(v, str) else v)]
+Text = Annotated[str, Field(min_length=1, pattern=r"\S")]
+Bytes = Annotated[
+    int, Field(ge=1), BeforeValidator(lambda v: parse_bytes(v) if isinstance(v, str) else v)
+]
+"""Bytes; a number, or text such as ``2MB`` or ``512KiB``."""
+Seconds = Annotated[
+    float, Field(gt=0), BeforeValidator(lambda v: parse_seconds(v) if isinstance(v, str) else v)
+]
+"""Seconds; a number, or text such as ``25ms``."""
 
 
 class Device(Config):
     """Facts of the hardware."""
 
-    title: str
-    soc: str
-    cpu: str
-    cores: Annotated[int, Field(ge=1)]
-    isa: tuple[str, ...]
-    ram: Bytes
+    title: Text
+    soc: Text
+    cpu: Text
+    cores: Annotated[int, Field(ge=1)] | None = None
+    """Absent only for ``reach.how = "local"``: the machine itself knows it."""
+    isa: tuple[Text, ...] = ()
+    """Instruction sets and extensions, as Linux names them in ``/proc/cpuinfo`` where there is a
+    Linux. ``asimddp`` is Arm's int8 dot product."""
+    ram: Bytes | None = None
+    """Of the smallest variant. Absent only for ``reach.how = "local"``."""
     flash: Bytes | None = None
     """Program memory, where the model file lives in it (microcontrollers)."""
+    note: Text | None = None
 
 
 class Runtime(Config):
     """What runs one artifact format there."""
 
-    name: str
-    version: str
+    name: Text
+    version: Text
     numerics: Annotated[tuple[Numerics, ...], Field(min_length=1)]
     """Accepted, the preferred one first."""
     attention_numerics: Numerics | None = None
     """Preferred for models with attention, where it differs."""
-    note: str | None = None
+    note: Text | None = None
+    """What the runtime doesn't do, and what the user has to do around it."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if len(set(self.numerics)) != len(self.numerics):
+            raise ValueError("'numerics' names one twice")
+        if self.attention_numerics is not None and self.attention_numerics not in self.numerics:
+            raise ValueError(
+                f"'attention_numerics' is '{self.attention_numerics}', which 'numerics' doesn't "
+                f"accept: {', '.join(self.numerics)}"
+            )
+        return self
 
 
 class Budgets(Config):
     """Limits that an artifact must keep; an absent one isn't judged."""
 
     size: Bytes | None = None
+    """Of the artifact's file."""
     latency: Seconds | None = None
+    """One inference of batch 1, the median."""
     memory: Bytes | None = None
-    drop: Annotated[float, Field(ge=0)] | None = None
+    """Peak of the process that runs the artifact; on a microcontroller, the tensor arena."""
+    drop: Annotated[float, Field(ge=0, le=100)] | None = None
     """Points of accuracy (or agreement) that may be lost against the dense model."""
 
 
@@ -56,23 +83,44 @@ class Reach(Config):
     """How the device is reached for measuring."""
 
     how: Literal["local", "ssh", "adb", "browser", "simulator", "none"]
-    hint: str | None = None
+    hint: Text | None = None
+    """What a person does to measure there."""
 
 
 class Target(Config):
     """One device profile."""
 
     schema_version: Literal[1]
-    name: str
+    name: Annotated[str, Field(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$")]
+    """Small letters, digits and hyphens; equal to the file's name without ``.toml``."""
     device: Device
     reach: Reach
     onnx: Runtime | None = None
     tflite: Runtime | None = None
     opset: Annotated[int, Field(ge=18, le=23)] = 20
+    """ONNX operator set of the artifact; not higher than what the runtime reads."""
     threads: Annotated[int, Field(ge=1)] = 1
+    """With which the runtime is to run there."""
     channel_multiple: Annotated[int, Field(ge=1)] = 8
+    """Channel counts after pruning are rounded to it, so that the kernels' lanes are full."""
     onnx_activations: Literal["uint8", "int8"] = "uint8"
+    """Type of the activations in a static int8 ONNX file."""
     budgets: Budgets = Budgets()
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        device, budgets = self.device, self.budgets
+        if not self.formats:
+            raise ValueError("neither [onnx] nor [tflite] is there; a target needs a runtime")
+        if self.reach.how != "local" and None in (device.cores, device.ram):
+            raise ValueError("'device.cores' and 'device.ram' are needed unless reach is local")
+        if device.cores is not None and self.threads > device.cores:
+            raise ValueError(
+                f"'threads' is {self.threads}, but the device has {device.cores} cores"
+            )
+        _fits("memory", budgets.memory, device.ram)
+        _fits("size", budgets.size, device.flash)
+        return self
 
     @property
     def formats(self) -> tuple[Format, ...]:
@@ -97,6 +145,13 @@ class Target(Config):
         return runtime
 
 
+def _fits(budget: str, limit: int | None, there: int | None) -> None:
+    if limit is not None and there is not None and limit > there:
+        raise ValueError(
+            f"'budgets.{budget}' is {format_bytes(limit)}, but the device has {format_bytes(there)}"
+        )
+
+
 def target_folders() -> tuple[Path, ...]:
     """Where targets are looked for, in order: ``./targets``, beside the package, inside it."""
     package = Path(__file__).parent
@@ -113,21 +168,24 @@ def list_targets() -> dict[str, Path]:
 
 
 def find_target(name: str) -> Target:
-    """Load a target by name or by the path of its file.
+    """Load a target by name or by the path of its file (anything that ends in ``.toml``).
 
     Raises:
-        ConfigError: There is none of that name, or its file is wrong.
+        ConfigError: There is none of that name, its file is wrong, or the name in the file isn't
+            the file's own.
     """
     path = Path(name)
-    if path.suffix != ".toml":
-        known = list_targets()
-        if name not in known:
-            raise ConfigError(
-                f"no target '{name}'{nearest(name, known)}; known: {', '.join(known)}; "
-                "a file of your own works by its path"
-            )
-        path = known[name]
-    target = load(path, Target)
-    if not target.formats:
-        raise ConfigError(f"{path}: neither [onnx] nor [tflite] is there; a target needs a runtime")
+    if path.suffix == ".toml":
+        return load(path, Target)
+    known = list_targets()
+    if name not in known:
+        raise ConfigError(
+            f"no target '{name}'{nearest(name, known)}; known: {', '.join(known)}; "
+            "a file of your own works by its path"
+        )
+    target = load(known[name], Target)
+    if target.name != name:
+        raise ConfigError(
+            f"{known[name]}: key 'name' is '{target.name}'; it should be the file's own, '{name}'"
+        )
     return target

@@ -1,15 +1,24 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The one way that a TOML file becomes a frozen, validated object."""
+"""The one way that a TOML file becomes a frozen, validated object.
 
+Validation is strict: ``threads = "4"`` and ``threads = true`` are errors, not the number 4 or 1.
+"""
+
+import json
+import re
 import tomllib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic_core import ErrorDetails
 
 from edgeprune.errors import ConfigError, nearest
 
 __all__ = ["Config", "load", "parse"]
+
+_AROUND = re.compile(r"^\w+ should | after validation, not \d+$")
 
 
 class Config(BaseModel):
@@ -29,38 +38,81 @@ def load(path: Path, kind: type[T]) -> T:
             names the file and the key.
     """
     try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else error
-        raise ConfigError(f"{path}: can't be read as TOML: {reason}") from None
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"{path}: can't be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"{path}: is no TOML: it is not text in UTF-8") from None
+    try:
+        table = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{path}: is no TOML: {error}") from None
     return parse(table, kind, str(path))
 
 
 def parse(table: dict[str, Any], kind: type[T], where: str) -> T:
-    """Validate ``table`` as ``kind``; ``where`` is named in the error.
+    """Validate ``table``, as TOML or the command line gives it, as ``kind``.
+
+    Args:
+        table: Nested dictionaries, lists, strings, numbers, booleans.
+        kind: What it must be.
+        where: The file, or ``command line``; named in the error.
 
     Raises:
         ConfigError: A wrong key or value, in one line.
     """
     try:
-        return kind.model_validate(table)
+        # by way of JSON, since only there pydantic is strict and yet takes a list for a tuple
+        return kind.model_validate_json(json.dumps(table, default=str), strict=True)
     except ValidationError as error:
-        first = error.errors()[0]
-        keys = tuple(str(part) for part in first["loc"])
-        key = ".".join(keys)
-        if first["type"] == "extra_forbidden":
-            allowed = _fields_at(kind, keys[:-1])
-            hint = nearest(keys[-1], allowed)
-            text = f"unknown key '{key}'{hint}; allowed: {', '.join(sorted(allowed))}"
-        elif first["type"] == "missing":
-            text = f"key '{key}' is missing"
-        else:
-            message = first["msg"].removeprefix("Value error, ")
-            text = f"key '{key}': {message}" if key else message
-        raise ConfigError(f"{where}: {text}") from None
+        found = error.errors(include_url=False)
+        keys = _keys(kind, found[0]["loc"])
+        same = [other for other in found if _along(keys, _keys(kind, other["loc"]))]
+        rest = {_keys(kind, other["loc"]) for other in found if other not in same}
+        more = f" (and {len(rest)} more wrong key{'s' * (len(rest) > 1)})" if rest else ""
+        raise ConfigError(f"{where}: {_explain(kind, keys, same)}{more}") from None
+
+
+def _explain(kind: type[BaseModel], keys: tuple[str, ...], errors: Sequence[ErrorDetails]) -> str:
+    """One line on what is wrong with one key; a union gives one error for each of its members."""
+    key, first = ".".join(keys), errors[0]
+    got = first["input"]
+    if first["type"] == "extra_forbidden":
+        allowed = sorted(_fields_at(kind, keys[:-1]))
+        return f"unknown key '{key}'{nearest(keys[-1], allowed)}; allowed: {', '.join(allowed)}"
+    if first["type"] == "missing":
+        return f"key '{key}' is missing"
+    if first["type"] == "value_error":
+        text = first["msg"].removeprefix("Value error, ")
+        return f"key '{key}': {text}" if key else text
+    if first["type"] == "model_type":
+        return f"key '{key}' should be a table, [{key}], got {json.dumps(got, default=str)}"
+    if key == "schema_version":
+        return f"schema_version is {got}; this edgeprune reads {first['msg'].split()[-1]}"
+    telling = [error for error in errors if error["type"] != "too_short"] or errors
+    wanted = dict.fromkeys(_AROUND.sub("", error["msg"]) for error in telling)
+    expected = ", or ".join(wanted)
+    hint = nearest(got, re.findall(r"'([^']+)'", expected)) if isinstance(got, str) else ""
+    return f"key '{key}' should {expected}, got {json.dumps(got, default=str)}{hint}"
+
+
+def _along(one: tuple[str, ...], other: tuple[str, ...]) -> bool:
+    """Whether two errors are about the same value, or one inside the other's."""
+    return all(a == b for a, b in zip(one, other, strict=False))
+
+
+def _keys(kind: type[BaseModel], location: tuple[int | str, ...]) -> tuple[str, ...]:
+    """The keys of the TOML file on the way to an error, without pydantic's own union labels."""
+    keys: list[str] = []
+    for part in location:
+        known = _fields_at(kind, tuple(keys))
+        if known or isinstance(part, int) or not keys:
+            keys.append(str(part))
+    return tuple(keys)
 
 
 def _fields_at(kind: type[BaseModel], keys: tuple[str, ...]) -> list[str]:
+    """The keys that a table may have; empty where ``keys`` lead to something else."""
     for key in keys:
         field = kind.model_fields.get(key)
         if field is None:
