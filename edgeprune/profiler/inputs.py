@@ -44,10 +44,12 @@ def real_inputs(specs: Sequence[TensorSpec], path: Path) -> list[Array]:
     Raises:
         InputError: The file can't be read, or its arrays don't fit the inputs.
     """
+    if not zipfile.is_zipfile(path):
+        raise InputError(f"{path}: can't be read as .npz: there is no such file, or it is another")
     try:
         with np.load(path, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
-    except (OSError, ValueError, zipfile.BadZipFile, AttributeError) as error:
+    except (OSError, ValueError, zipfile.BadZipFile) as error:
         raise InputError(f"{path}: can't be read as .npz: {error}") from None
     if not all(spec.name in arrays for spec in specs):
         if len(arrays) != len(specs):

@@ -1,0 +1,37 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The one switch of the golden files: ``pytest --regen-golden`` writes them anew."""
+
+import difflib
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+GOLDEN = Path(__file__).parent / "golden"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--regen-golden", action="store_true", help="rewrite tests/golden")
+
+
+@pytest.fixture
+def golden(request: pytest.FixtureRequest) -> Callable[[str, str], None]:
+    """Compare a text with ``tests/golden/<name>``: ``golden("report/full.md", text)``."""
+    regenerate = bool(request.config.getoption("--regen-golden"))
+
+    def compare(name: str, text: str) -> None:
+        path = GOLDEN / name
+        if regenerate:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text, encoding="utf-8")
+            return
+        if not path.exists():
+            pytest.fail(f"{path} isn't there; --regen-golden writes it", pytrace=False)
+        expected = path.read_text(encoding="utf-8")
+        if text != expected:
+            lines = difflib.unified_diff(
+                expected.splitlines(), text.splitlines(), name, "now", lineterm=""
+            )
+            pytest.fail("\n".join(lines), pytrace=False)
+
+    return compare
