@@ -43,7 +43,7 @@ class Origins:
         """Make a measured figure."""
         how = f"{how}; {self.threads} thread{'s' if self.threads > 1 else ''}, {self.inputs} inputs"
         return measured(
-            value.value,
+            round(value.value, 10),
             unit,
             how,
             where=self.where,
