@@ -51,6 +51,10 @@ def nodes(*kinds: type[ast.AST]) -> Iterator[tuple[Path, Any]]:
                 yield path, node
 
 
+def first_line(path: Path, function: Any) -> int:
+    return int(function.body[0].lineno if "cli" in path.parts else function.lineno)
+
+
 def run_python(code: str) -> subprocess.CompletedProcess[str]:
     """``code`` in a fresh interpreter that finds edgeprune in this tree."""
     command = [sys.executable, "-c", code]
@@ -68,10 +72,11 @@ def test_files_stay_readable() -> None:
 
 
 def test_functions_stay_readable() -> None:
+    """A command's parameters are its options with their help, so only its body counts."""
     long = [
-        f"{name(path)}: {node.name} has {node.end_lineno - node.lineno + 1} lines"
+        f"{name(path)}: {node.name} has {lines} lines"
         for path, node in nodes(ast.FunctionDef, ast.AsyncFunctionDef)
-        if node.end_lineno - node.lineno + 1 > FUNCTION_LINES
+        if (lines := node.end_lineno - first_line(path, node) + 1) > FUNCTION_LINES
     ]
     assert long == []
 
