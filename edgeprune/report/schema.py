@@ -99,6 +99,8 @@ class Manifest(_Frozen):
     """What stands beside the artifacts, for whoever ships or checks them."""
 
     schema_version: Literal[1] = 1
+    run: str
+    """Names the run: the hash of all that went into it, equal for equal inputs and options."""
     target: str
     files: dict[str, str]
     """sha256 by file name."""
