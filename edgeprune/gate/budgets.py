@@ -178,7 +178,7 @@ def _origin(figure: Figure) -> str:
 def _spread(figure: Figure, unit: str) -> str:
     if figure.low is None or figure.high is None:
         return ""
-    return f" [{_text(figure.low, unit)} to {_text(figure.high, unit)}]"
+    return f" ({_text(figure.low, unit)} to {_text(figure.high, unit)})"
 
 
 def _text(value: float, unit: str, *, exact: bool = False) -> str:

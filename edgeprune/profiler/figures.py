@@ -133,7 +133,7 @@ def _latency(name: str, blocks: Blocks, origins: Origins) -> Found:
     found = {}
     for key, source in keys.items():
         estimate = median_with_interval([block[source] for block in used])
-        how = f"{_text(key)}, {runtime}; {_blocks_text(estimate, len(used), len(blocks))}"
+        how = f"{_text(key)}, {runtime}; {_blocks_text(estimate, used, len(blocks))}"
         total = runs if key.startswith("latency") else len(used)
         found[key] = origins.figure(estimate, "s", how, total)
     return found, missing, notes
@@ -152,10 +152,9 @@ def _ratio(name: str, samples: Mapping[str, Samples], origins: Origins) -> Found
     estimate = median_with_interval(
         [round(mine[turn]["p50"] / theirs[turn]["p50"], 4) for turn in both]
     )
-    how = (
-        f"p50 over that of {dense}, round by round; {_blocks_text(estimate, len(both), len(both))}"
-    )
-    runs = sum(mine[turn]["runs"] for turn in both)
+    pairs = [mine[turn] for turn in both]
+    how = f"p50 over that of {dense}, round by round; {_blocks_text(estimate, pairs, len(pairs))}"
+    runs = sum(block["runs"] for block in pairs)
     return {"latency_ratio": origins.figure(estimate, "x", how, runs)}, [], []
 
 
@@ -174,10 +173,12 @@ def _used(name: str, blocks: Blocks) -> tuple[list[dict[str, Any]], list[str]]:
     return list(blocks.values()), [text + "used all the same, for want of others"]
 
 
-def _blocks_text(estimate: Estimate, used: int, total: int) -> str:
-    of = f"{used} of {total}" if used != total else str(used)
+def _blocks_text(estimate: Estimate, used: list[dict[str, Any]], total: int) -> str:
+    of = f"{len(used)} of {total}" if len(used) != total else str(total)
+    disturbed = sum(tainted(block["wall"], block["cpu"]) for block in used)
+    busy = f", {disturbed} of them disturbed," if disturbed else ""
     return (
-        f"median of {of} interleaved processes, "
+        f"median of {of} interleaved processes{busy} with its "
         f"{100 * estimate.coverage:.0f} % order-statistic interval"
     )
 

@@ -37,7 +37,7 @@ class Check(_Frozen):
     max_abs_error: float
     mean_abs_error: float
     sqnr_db: float | None
-    """Signal to quantization noise of all outputs, in dB; absent where the error is exactly zero."""
+    """Signal to quantization noise of all outputs, in dB; absent where the error is zero."""
     top1_agreement: float | None
     """Share of samples with the same largest output; absent where the output has no class axis."""
     int8_ops: int
@@ -63,7 +63,7 @@ class Artifact(_Frozen):
 
 
 class StageReport(_Frozen):
-    """What a stage did. ``figures`` are keyed by ``parameters``, ``macs``, ``bytes``, ``score`` ..."""
+    """What a stage did. ``figures`` are keyed by ``parameters``, ``macs``, ``score`` ..."""
 
     stage: str
     seconds: float

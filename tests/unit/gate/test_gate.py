@@ -77,7 +77,7 @@ def test_without_an_interval_the_value_counts() -> None:
 def test_a_drop_is_judged_on_its_value_and_tells_its_interval() -> None:
     verdict = one(Budgets(drop=1.0), {"drop": figure(0.8, "points", -0.3, 1.9)})
     assert verdict.outcome == "pass"
-    assert "drop 0.80 points [-0.30 points to 1.90 points]" in verdict.reason
+    assert "drop 0.80 points (-0.30 points to 1.90 points)" in verdict.reason
     assert one(Budgets(drop=0.7), {"drop": figure(0.8, "points", 0, 2)}).outcome == "fail"
 
 

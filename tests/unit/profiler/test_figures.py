@@ -45,6 +45,9 @@ def test_disturbed_blocks_are_left_out_and_told() -> None:
 def test_disturbed_blocks_are_used_where_there_are_no_others() -> None:
     found, _, notes = figures(a_onnx=Samples(blocks=blocks(1, 2, 3, cpu=0.1)))
     assert found["a.onnx"]["latency_p50"].value == 2
+    assert "3 interleaved processes, 3 of them disturbed," in (
+        found["a.onnx"]["latency_p50"].origin.how
+    )
     assert notes[0].endswith("used all the same, for want of others")
 
 

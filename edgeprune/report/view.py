@@ -1,0 +1,347 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a report shows, in order, for the page and the terminal alike. Pure text in tables."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import PurePath
+
+from edgeprune.figure import Figure, counted
+from edgeprune.gate.budgets import overall
+from edgeprune.gate.verdict import Outcome, Verdict
+from edgeprune.report import text
+from edgeprune.report.origins import origins
+from edgeprune.report.schema import Artifact, RunReport, StageReport
+
+__all__ = ["OUTCOMES", "Section", "Table", "view"]
+
+OUTCOMES: dict[Outcome, str] = {
+    "pass": "yes",
+    "fail": "NO",
+    "inconclusive": "unclear",
+    "not measured": "not measured",
+}
+Row = tuple[str, ...]
+Figures = Mapping[str, Figure]
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of text; the first column is on the left, ``left`` names others that are too."""
+
+    columns: Row
+    rows: tuple[Row, ...]
+    left: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True)
+class Section:
+    """A title, a sentence, a table, and lines below it; all but the title only where there are."""
+
+    title: str
+    table: Table | None = None
+    lines: tuple[str, ...] = ()
+    lead: str = ""
+    """A sentence above the table."""
+    only_page: bool = False
+    """Too much for a terminal."""
+
+
+@dataclass
+class _Rows:
+    """The rows of a table while it is built; remembers in which column something is absent."""
+
+    columns: Row
+    rows: list[Row] = field(default_factory=list)
+    absent: set[tuple[str, str]] = field(default_factory=set)
+
+    def add(self, kind: str, *cells: str) -> None:
+        self.rows.append(cells)
+        for index, cell in enumerate(cells):
+            if cell == text.ABSENT:
+                self.absent.add((kind, self.columns[index]))
+
+    def table(self, *left: str) -> Table:
+        return Table(self.columns, tuple(self.rows), frozenset(left))
+
+
+def view(report: RunReport) -> tuple[Section, ...]:
+    """All sections that have something to say; the answer is the first."""
+    builders: tuple[Callable[[RunReport], Section | None], ...] = (
+        _answer,
+        _stages,
+        _artifacts,
+        _speed,
+        _memory,
+        _losses,
+        _not_measured,
+        _notes,
+        origins_section,
+    )
+    sections = (build(report) for build in builders)
+    return tuple(section for section in sections if section is not None)
+
+
+def origins_section(report: RunReport) -> Section:
+    """Where the numbers come from."""
+    return Section("Provenance", lines=origins(report), only_page=True)
+
+
+def _answer(report: RunReport) -> Section:
+    title = f"{report.model} for {report.target}: {_yes_or_no(report.verdicts)}"
+    lead = f"{overall(report.verdicts)}."
+    if not report.verdicts:
+        return Section(title, lead=lead)
+    rows = _Rows(("budget", "artifact", "limit", "measured", "met?"))
+    for verdict in report.verdicts:
+        figure = text.spread(verdict.figure)
+        limit = text.show(counted(verdict.limit, verdict.unit, "limit"))
+        outcome = OUTCOMES[verdict.outcome]
+        rows.add("verdict", verdict.budget, verdict.artifact, limit, figure, outcome)
+    reasons = tuple(
+        f"{v.budget} of {v.artifact}: {OUTCOMES[v.outcome]}: {v.reason}"
+        for v in report.verdicts
+        if v.outcome != "pass"
+    )
+    return Section(title, rows.table("artifact", "met?"), reasons, lead)
+
+
+def _yes_or_no(verdicts: Sequence[Verdict]) -> str:
+    outcomes = {verdict.outcome for verdict in verdicts}
+    if not outcomes:
+        return "not judged"
+    if "fail" in outcomes:
+        return OUTCOMES["fail"]
+    if "not measured" in outcomes:
+        return "not all measured"
+    return "yes, with a warning" if "inconclusive" in outcomes else OUTCOMES["pass"]
+
+
+def _stages(report: RunReport) -> Section:
+    metric = report.metric or "accuracy"
+    rows = _Rows(("stage", metric, "parameters", "MACs", "bytes", "latency"))
+    dense = tuple(name for name in report.profile if name.startswith("dense."))
+    for place, stage in enumerate(report.stages):
+        _stage_row(rows, "stage", stage.stage, stage.figures)
+        files = (*(dense if place == 0 else ()), *(a.file for a in stage.artifacts))
+        for name in files:
+            _stage_row(rows, "file", f"· {name}", report.profile.get(name, {}))
+    lines = _below_stages(report, rows.absent)
+    if any("(" in cell for row in rows.rows for cell in row[1:]):
+        lines.insert(0, "In brackets: the interval that a figure is known to.")
+    return Section("Stage by stage", rows.table(), tuple(lines))
+
+
+def _stage_row(rows: _Rows, kind: str, name: str, figures: Figures) -> None:
+    rows.add(
+        kind,
+        name,
+        text.spread(figures.get("score")),
+        text.show(figures.get("parameters")),
+        text.show(figures.get("macs")),
+        text.show(figures.get("bytes")),
+        text.spread(figures.get("latency_p50")),
+    )
+
+
+def _below_stages(report: RunReport, absent: set[tuple[str, str]]) -> list[str]:
+    metric = report.metric or "accuracy"
+    where = {
+        figure.origin.where
+        for figures in report.profile.values()
+        for key, figure in figures.items()
+        if key == "latency_p50" and figure.origin.where
+    }
+    lines = [f"latency: median of single inferences on {place}." for place in sorted(where)]
+    if ("stage", metric) in absent and report.metric is None:
+        lines.append(f"{text.ABSENT} in {metric}: nothing was evaluated, for want of data.")
+    elif {("stage", metric), ("file", metric)} & absent:
+        lines.append(f"{text.ABSENT} in {metric}: not evaluated for these rows.")
+    if ("file", "parameters") in absent:
+        lines.append(f"{text.ABSENT} in parameters, MACs: of the model, not of its files.")
+    if ("stage", "latency") in absent:
+        lines.append(f"{text.ABSENT} in latency: only files are run on a device's runtime.")
+    if ("file", "latency") in absent:
+        lines.append(f"{text.ABSENT} in latency of a file: see what was not measured.")
+    return lines
+
+
+def _artifacts(report: RunReport) -> Section | None:
+    if not report.artifacts:
+        return None
+    columns = ("file", "numerics", "size", "smaller", "int8 ops", "float ops", "max error")
+    rows = _Rows((*columns, "SQNR", "top-1"))
+    for artifact in report.artifacts:
+        check = artifact.check
+        rows.add(
+            "artifact",
+            artifact.file,
+            artifact.numerics,
+            text.show(counted(artifact.bytes, "B", "size of the file")),
+            _smaller(artifact, report.profile),
+            str(check.int8_ops),
+            str(check.float_ops),
+            f"{check.max_abs_error:.3g}",
+            text.ABSENT if check.sqnr_db is None else f"{check.sqnr_db:.1f} dB",
+            text.ABSENT if check.top1_agreement is None else f"{100 * check.top1_agreement:.1f} %",
+        )
+    lines = _checks(report)
+    if ("artifact", "smaller") in rows.absent:
+        lines += (f"{text.ABSENT} in smaller: the dense model has no such file in this run.",)
+    return Section("Artifacts, held against their model", rows.table("numerics"), lines)
+
+
+def _smaller(artifact: Artifact, profile: Mapping[str, Figures]) -> str:
+    """How many times smaller than the dense file of its format."""
+    dense = profile.get(f"dense{PurePath(artifact.file).suffix}", {}).get("bytes")
+    if dense is None or not artifact.bytes:
+        return text.ABSENT
+    return f"{dense.value / artifact.bytes:.1f}x"
+
+
+def _checks(report: RunReport) -> tuple[str, ...]:
+    lines = []
+    for artifact in report.artifacts:
+        check = artifact.check
+        inputs = "samples of the evaluation data" if check.inputs != "random" else "random inputs"
+        lines.append(
+            f"{artifact.file}: run in {artifact.runtime} on {check.samples} {inputs}, "
+            f"mean error {check.mean_abs_error:.3g}."
+        )
+        if check.sqnr_db is None:
+            lines.append(
+                f"{text.ABSENT} in SQNR of {artifact.file}: its outputs are exactly equal."
+            )
+        if check.top1_agreement is None:
+            lines.append(f"{text.ABSENT} in top-1 of {artifact.file}: no class axis.")
+        lines += [f"{artifact.file}: {note}" for note in artifact.notes]
+    return tuple(lines)
+
+
+def _speed(report: RunReport) -> Section | None:
+    if not any("latency_p50" in figures for figures in report.profile.values()):
+        return None
+    rows = _Rows(("file", "p50", "p90", "p99", "runs", "speed-up over dense"))
+    lines = []
+    for name, figures in report.profile.items():
+        p50, factor = figures.get("latency_p50"), figures.get("latency_ratio")
+        runs = text.ABSENT if p50 is None or p50.origin.runs is None else str(p50.origin.runs)
+        high, most = (text.show(figures.get(f"latency_p{share}")) for share in (90, 99))
+        rows.add("file", name, text.spread(p50), high, most, runs, text.ratio(factor))
+        if factor is not None:
+            lines += _judge_speed(name, factor)
+    if ("file", "p99") in rows.absent:
+        lines.append(f"{text.ABSENT} in p99: see what was not measured.")
+    return Section(f"Speed on {_machine(report)}", rows.table(), tuple(lines))
+
+
+def _judge_speed(name: str, factor: Figure) -> list[str]:
+    if factor.low is None or factor.high is None:
+        return []
+    if factor.low > 1:
+        return [f"{name} is slower than the dense file here."]
+    if factor.high >= 1:
+        return [f"{name}: no difference to the dense file could be measured here."]
+    return []
+
+
+def _memory(report: RunReport) -> Section | None:
+    keys = ("memory_peak", "memory_model", "load", "first_run")
+    if not any(set(keys) & set(figures) for figures in report.profile.values()):
+        return None
+    rows = _Rows(("file", "peak memory", "of the model", "load", "first run"))
+    for name, figures in report.profile.items():
+        peak, *others = (figures.get(key) for key in keys)
+        rows.add("file", name, text.spread(peak), *map(text.show, others))
+    lines = [
+        "peak memory: a whole process, with Python and the runtime; of the model: what it added."
+    ]
+    if rows.absent:
+        lines.append(f"{text.ABSENT}: see what was not measured.")
+    return Section("Memory and start", rows.table(), tuple(lines))
+
+
+def _machine(report: RunReport) -> str:
+    places = {
+        figure.origin.where
+        for figures in report.profile.values()
+        for key, figure in figures.items()
+        if key.startswith("latency") and figure.origin.where
+    }
+    return " and ".join(sorted(places)) or report.machine
+
+
+def _losses(report: RunReport) -> Section | None:
+    steps = _scored(report)
+    if len(steps) < 2:
+        return None
+    changes = [after - before for before, after in ((s.before, s.score.value) for s in steps)]
+    worst = min(changes)
+    rows = _Rows(("step", report.metric or "score", "change in points", "lost against dense"))
+    for step, points in zip(steps, changes, strict=True):
+        mark = " (most)" if points == worst < 0 else ""
+        first = step is steps[0]
+        moved = "start" if first else f"{text.change(points)}{mark}"
+        rows.add("step", step.name, text.spread(step.score), moved, text.spread(step.drop))
+    lines = [line for stage in report.stages for line in _layers(stage)]
+    if rows.absent:
+        lines.append(f"{text.ABSENT} in lost against dense: not measured for this step.")
+    return Section("What was lost, and where", rows.table(), tuple(lines))
+
+
+@dataclass(frozen=True)
+class _Scored:
+    name: str
+    score: Figure
+    drop: Figure | None
+    before: float
+
+
+def _scored(report: RunReport) -> list[_Scored]:
+    steps: list[_Scored] = []
+    before: float | None = None
+    for stage in report.stages:
+        score = stage.figures.get("score")
+        if score is None:
+            continue
+        start = score.value if before is None else before
+        steps.append(_Scored(stage.stage, score, stage.figures.get("drop"), start))
+        before = score.value
+        for artifact in stage.artifacts:
+            figures = report.profile.get(artifact.file, {})
+            if "score" in figures:
+                name, own = f"· {artifact.file}", figures["score"]
+                steps.append(_Scored(name, own, figures.get("drop"), before))
+    return steps
+
+
+def _layers(stage: StageReport) -> list[str]:
+    """The layers that a stage took most from, as far as its details tell."""
+    lines = []
+    cut = [
+        group
+        for group in stage.details.get("groups", ())
+        if {"name", "before", "after"} <= set(group) and group["after"] < group["before"]
+    ]
+    if cut:
+        cut.sort(key=lambda group: (group["after"] / group["before"], group["name"]))
+        named = [f"{g['name']} {g['before']} to {g['after']}" for g in cut[:3]]
+        lines.append(f"{stage.stage}: {len(cut)} groups lost channels, most {', '.join(named)}.")
+    layers = [
+        layer for layer in stage.details.get("layers", ()) if {"name", "sqnr_db"} <= set(layer)
+    ]
+    if layers:
+        layers.sort(key=lambda layer: (layer["sqnr_db"], layer["name"]))
+        named = [f"{layer['name']} {layer['sqnr_db']:.1f} dB" for layer in layers[:3]]
+        lines.append(f"{stage.stage}: least exact layers: {', '.join(named)}.")
+    return lines
+
+
+def _not_measured(report: RunReport) -> Section | None:
+    if not report.not_measured:
+        return None
+    return Section("Not measured", lines=report.not_measured)
+
+
+def _notes(report: RunReport) -> Section | None:
+    lines = tuple(f"{stage.stage}: {note}" for stage in report.stages for note in stage.notes)
+    return Section("Notes", lines=lines) if lines else None
