@@ -1,0 +1,231 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Groups of channels: what can be pruned, what it would save, and what can't and why.
+
+A *channel* is one glued set of atoms: it goes whole, from every parameter that it touches. A
+*group* is the channels that touch the same parameters in the same way, such as the outputs of one
+convolution; layer widths are decided group by group.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from math import prod
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from edgeprune.channels.walk import Walk, walk
+from edgeprune.model import Model
+
+__all__ = ["Frozen", "Group", "Groups", "Totals", "analyse"]
+
+Bools = NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Group:
+    """Channels that are alike. Sizes and costs are of all its channels together."""
+
+    name: str
+    """The first layer that its channels are rows of; numbered where several groups are."""
+    channels: NDArray[np.int64]
+    """Their numbers, as ``Groups.labels`` counts them."""
+    members: tuple[tuple[str, int], ...]
+    """Parameters and buffers that it owns slices of, each with the dimension."""
+    parameters: int
+    macs: int
+    bytes: int
+    renormalises: tuple[str, ...]
+    """Nodes that normalise or reduce over these channels, so that pruning isn't exactly masking."""
+
+    @property
+    def size(self) -> int:
+        """How many channels."""
+        return int(self.channels.size)
+
+
+@dataclass(frozen=True)
+class Frozen:
+    """A parameter's dimension that can't be pruned, wholly or in part, and why."""
+
+    name: str
+    dim: int
+    size: int
+    """How many of its indices are frozen."""
+    cause: str
+    node: str
+
+
+@dataclass(frozen=True)
+class Totals:
+    """Costs of a network: parameters, multiply-accumulates for one sample, bytes of all state."""
+
+    parameters: int
+    macs: int
+    bytes: int
+
+
+@dataclass(frozen=True)
+class Groups:
+    """The result of the analysis."""
+
+    groups: tuple[Group, ...]
+    frozen: tuple[Frozen, ...]
+    labels: dict[tuple[str, int], NDArray[np.int64]]
+    """For each dimension of each parameter and buffer: the channel at each index, -1 for none."""
+    walk: Walk
+    channel_of: NDArray[np.int64]
+    """The channel of each atom, -1 for none."""
+    itemsize: dict[str, int]
+    trainable: frozenset[str]
+
+    @cached_property
+    def channels(self) -> int:
+        """The number of channels in all groups."""
+        return sum(group.size for group in self.groups)
+
+    def keep_all(self) -> Bools:
+        """The removal that removes nothing: one False for each channel."""
+        return np.zeros(self.channels, np.bool_)
+
+    def gone(self, removed: Bools) -> Bools:
+        """Whether each atom goes when the channels in ``removed`` do."""
+        known = self.channel_of >= 0
+        return (
+            known & removed[np.where(known, self.channel_of, 0)] if removed.size else known & False
+        )
+
+    def totals(self, removed: Bools | None = None) -> Totals:
+        """What the network costs without the channels in ``removed``, from shapes alone."""
+        kept = ~self.gone(self.keep_all() if removed is None else removed)
+        parameters = bytes_ = 0
+        for name, dims in self.walk.states.items():
+            count = prod(int(kept[axis].sum()) for axis in dims if axis is not None)
+            parameters += count if name in self.trainable else 0
+            bytes_ += count * self.itemsize[name]
+        macs = sum(
+            p.total * prod(float(kept[axis].mean()) for axis in p.axes) for p in self.walk.products
+        )
+        return Totals(parameters, round(macs), bytes_)
+
+
+def analyse(model: Model) -> Groups:
+    """Find the groups of channels of ``model`` that can be removed, by walking its graph once.
+
+    An operator without a rule freezes the channels that it touches; nothing here runs the network.
+    """
+    found = walk(model)
+    of, cause = found.components.of, found.components.cause
+    signature = model.program.graph_signature
+    trainable = frozenset(signature.parameters)
+    channel_sets = _prunable(found, trainable)
+    order = _grouped(found, channel_sets)
+    number = np.full(cause.size, -1, np.int64)
+    for position, component in enumerate(np.concatenate(order) if order else ()):
+        number[component] = position
+    channel_of = number[of] if of.size else np.empty(0, np.int64)
+    states = {**model.program.state_dict, **model.program.constants}
+    result = Groups(
+        (), (), _labels(found, channel_of), found, channel_of,
+        {n: states[n].element_size() for n in found.states if isinstance(states[n], torch.Tensor)},
+        trainable,
+    )  # fmt: skip
+    groups = tuple(_describe(result, order))
+    return Groups(
+        groups, tuple(_frozen(found, trainable)), result.labels, found, channel_of,
+        result.itemsize, trainable,
+    )  # fmt: skip
+
+
+def _prunable(found: Walk, trainable: frozenset[str]) -> Bools:
+    """Which glued sets are free and own a slice of a trainable parameter."""
+    touched = np.zeros(found.components.cause.size, np.bool_)
+    for name, dims in found.states.items():
+        if name in trainable:
+            for axis in dims:
+                touched[found.components.of[axis]] = True
+    return touched & (found.components.cause < 0)
+
+
+def _grouped(found: Walk, prunable: Bools) -> list[NDArray[np.int64]]:
+    """Sort the prunable sets into groups: equal signatures, which are sums of a random number for
+    each dimension that a set stands in, as often as it stands there."""
+    random = np.random.default_rng(0)
+    signature = np.zeros(prunable.size, np.uint64)
+    of = found.components.of
+    places = [axis for dims in found.states.values() for axis in dims if axis is not None]
+    for axis in [*places, *found.atoms.pieces]:
+        key = random.integers(1, 2**63, dtype=np.uint64)
+        counts = np.bincount(of[axis], minlength=prunable.size).astype(np.uint64)
+        with np.errstate(over="ignore"):
+            signature += key * counts
+    sets = np.flatnonzero(prunable)
+    _, first, inverse = np.unique(signature[sets], return_index=True, return_inverse=True)
+    members = [sets[inverse == g] for g in range(first.size)]
+    return [members[g] for g in np.argsort(first) if members[g].size > 1]
+
+
+def _labels(found: Walk, channel_of: NDArray[np.int64]) -> dict[tuple[str, int], NDArray[np.int64]]:
+    return {
+        (name, dim): channel_of[axis]
+        for name, dims in found.states.items()
+        for dim, axis in enumerate(dims)
+        if axis is not None
+    }
+
+
+def _describe(result: Groups, order: list[NDArray[np.int64]]) -> Iterator[Group]:
+    start, total = 0, sum(len(sets) for sets in order)
+    dense = result.totals(np.zeros(total, np.bool_))
+    seen: dict[str, int] = {}
+    for sets in order:
+        channels = np.arange(start, start + len(sets))
+        start += len(sets)
+        removed = np.zeros(total, np.bool_)
+        removed[channels] = True
+        left = result.totals(removed)
+        members = tuple(
+            key for key, label in result.labels.items() if np.isin(label, channels).any()
+        )
+        name = _name(members)
+        seen[name] = seen.get(name, 0) + 1
+        yield Group(
+            name if seen[name] == 1 else f"{name}#{seen[name]}",
+            channels,
+            members,
+            dense.parameters - left.parameters,
+            dense.macs - left.macs,
+            dense.bytes - left.bytes,
+            _renormalisers(result, channels),
+        )
+
+
+def _name(members: tuple[tuple[str, int], ...]) -> str:
+    rows = [name for name, dim in members if dim == 0 and name.endswith("weight")]
+    return (rows or [members[0][0]])[0].removesuffix(".weight")
+
+
+def _renormalisers(result: Groups, channels: NDArray[np.int64]) -> tuple[str, ...]:
+    found = [
+        node
+        for axis, node in result.walk.atoms.renormalised
+        if np.isin(result.channel_of[axis], channels).any()
+    ]
+    return tuple(dict.fromkeys(found))
+
+
+def _frozen(found: Walk, trainable: frozenset[str]) -> Iterator[Frozen]:
+    of, cause = found.components.of, found.components.cause
+    for name, dims in found.states.items():
+        for dim, axis in enumerate(dims):
+            if name not in trainable or axis is None or axis.size < 2:
+                continue
+            causes = cause[of[axis]]
+            fixed = causes[causes >= 0]
+            if fixed.size:
+                why = found.atoms.freezes[int(fixed[0])]
+                if why.cause != "kernel":
+                    yield Frozen(name, dim, int(fixed.size), why.cause, why.node)

@@ -1,0 +1,50 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which factor of a flat axis is prunable when a reshape splits it.
+
+Only one can be: the kept indices of ``(heads, width)`` must again be a rectangle. In attention it
+is the heads (removing one is exact and needs no new scale); elsewhere, as in a channel shuffle's
+``(groups, channels)``, it is the channels of each group.
+"""
+
+from collections import deque
+
+from torch.fx import Node
+
+__all__ = ["feeds_attention", "prunable_factor"]
+
+_THROUGH = {
+    "permute", "transpose", "unbind", "getitem", "select", "slice", "split", "split_with_sizes",
+    "chunk", "mul", "div", "add", "sub", "neg", "cat", "contiguous", "clone", "expand", "reshape",
+    "view", "_unsafe_view", "squeeze", "unsqueeze", "flatten", "softmax", "_to_copy", "to",
+    "layer_norm", "rms_norm", "linalg_vector_norm", "repeat_interleave",
+}  # fmt: skip
+_ATTENTION = {"scaled_dot_product_attention", "matmul", "bmm", "baddbmm", "einsum"}
+_HORIZON = 60
+"""Nodes looked at behind a reshape; a head's way to its product is far shorter."""
+
+
+def feeds_attention(node: Node) -> bool:
+    """Whether ``node`` reaches a matrix product between activations through views and scalings."""
+    queue, seen = deque(node.users), set(node.users)
+    while queue and len(seen) < _HORIZON:
+        user = queue.popleft()
+        name = str(getattr(user.target, "__name__", user.target)).split(".")[0]
+        if name in _ATTENTION:
+            return True
+        if name in _THROUGH:
+            new = [u for u in user.users if u not in seen]
+            seen.update(new)
+            queue.extend(new)
+    return False
+
+
+def prunable_factor(sizes: tuple[int, ...], attention: bool) -> int:
+    """The index of the prunable factor of ``sizes``: see the module's docstring.
+
+    Among several candidates in attention, ``(3, heads, width)`` or ``(heads, 3, width)``, it is
+    the one that doesn't count q, k and v.
+    """
+    if not attention:
+        return len(sizes) - 1
+    heads = [i for i in range(len(sizes) - 1) if sizes[i] not in (1, 2, 3)]
+    return heads[-1] if heads else len(sizes) - 2

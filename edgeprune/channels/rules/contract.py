@@ -1,0 +1,231 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Sums of products: convolutions, linear layers, matrix products, attention, embeddings."""
+
+from math import prod, sqrt
+from typing import Any
+
+import numpy as np
+from torch.fx import Node
+
+from edgeprune.channels.atoms import Axis, Dims
+from edgeprune.channels.op import Kept, Op, Rule, Value, set_argument
+
+__all__ = ["RULES"]
+
+
+def linear(op: Op) -> Value:
+    """``x @ weight.T + bias``: inputs are glued to the weight's columns, outputs are its rows."""
+    x, weight = op.dims(op.argument("input")), op.dims(op.argument("weight"))
+    op.glue(x[-1], weight[1])
+    bias = op.dims(op.argument("bias"))
+    if bias:
+        op.glue(bias[0], weight[0])
+    op.product(prod(op.sizes()) * op.shape(op.argument("weight"))[1], weight[0], weight[1])
+    return (*x[:-1], weight[0])
+
+
+def convolution(op: Op) -> Value:
+    """Convolution, plain or transposed, in one to three dimensions, with groups."""
+    x, weight = op.dims(op.argument("input")), op.dims(op.argument("weight"))
+    groups = op.argument("groups", 1)
+    transposed = op.name.startswith("conv_transpose") or bool(op.argument("transposed", False))
+    for axis in weight[2:]:
+        op.freeze(axis, "kernel")
+    rank = len(weight) - 2
+    place = len(x) - rank - 1
+    for axis in x[place + 1 :]:
+        op.freeze(axis, "space")
+    out = _grouped(op, x[place], weight, groups, transposed)
+    bias = op.dims(op.argument("bias"))
+    if bias:
+        op.glue(bias[0], out)
+    _count_convolution(op, x[place], out, groups, transposed)
+    return (*x[:place], out, *(None,) * rank)
+
+
+def _grouped(op: Op, x: Axis | None, weight: Dims, groups: int, transposed: bool) -> Axis | None:
+    rows, columns = weight[0], weight[1]
+    if groups == 1:
+        op.glue(x, rows if transposed else columns)
+        return columns if transposed else rows
+    if rows is None or columns is None:
+        op.freeze(x, "grouped convolution with untracked weights")
+        return None
+    inputs = op.shape(op.argument("input"))[-(len(weight) - 1)]
+    out = rows
+    if transposed:
+        op.glue(x, rows)
+        out = np.tile(columns, groups) if inputs != groups else np.empty(0, np.int64)
+    if inputs == groups:
+        return _depthwise(op, x, rows, columns, transposed)
+    # Equal groups: the same positions go in each of them.
+    per_group = inputs // groups
+    if x is None:
+        op.freeze(columns, "grouped convolution of an untracked input")
+    else:
+        folded = op.atoms.fold(x, (groups, per_group), 1)
+        if not transposed:
+            op.glue(folded, columns)
+    if not transposed:
+        op.atoms.fold(rows, (groups, rows.size // groups), 1)
+    return out
+
+
+def _depthwise(op: Op, x: Axis | None, rows: Axis, columns: Axis, transposed: bool) -> Axis | None:
+    groups = op.argument("groups")
+    multiplier = columns.size if transposed else rows.size // groups
+    op.freeze(columns, "kernel")
+    if transposed:
+        out = np.repeat(rows, multiplier)
+        op.glue(x, rows)
+    else:
+        out = rows
+        lead = op.atoms.fold(rows, (groups, multiplier), 0)
+        op.glue(x, lead)
+    if x is None:
+        return None
+
+    def change(node: Node, kept: Kept) -> None:
+        set_argument(node, "groups", kept(x))
+
+    op.edit(change)
+    return out
+
+
+def _count_convolution(
+    op: Op, x: Axis | None, out: Axis | None, groups: int, transposed: bool
+) -> None:
+    kernel = op.shape(op.argument("weight"))[2:]
+    rank = len(kernel)
+    image = op.argument("input") if transposed else op.node
+    inputs = op.sizes(op.argument("input"))[-(rank + 1)]
+    outputs = op.sizes()[-(rank + 1)]
+    space = prod(op.sizes(image)[-rank:])
+    batch = prod(op.sizes()[: -(rank + 1)])
+    total = batch * space * prod(kernel) * inputs * outputs // groups
+    op.product(total, *((out,) if inputs == groups else (x, out)))
+
+
+def matmul(op: Op) -> Value:
+    """``a @ b`` with broadcast batch dimensions; also ``mm`` and ``bmm``."""
+    a, b = op.node.args[0], op.node.args[1]
+    return _matmul(op, a, b)
+
+
+def _matmul(op: Op, a: Any, b: Any) -> Value:
+    left, right = op.dims(a), op.dims(b)
+    if len(left) < 2 or len(right) < 2:
+        op.freeze_all("matmul with a vector")
+        return op.untracked()
+    op.glue(left[-1], right[-2])
+    batch = _broadcast(op, left[:-2], right[:-2], op.shape(a)[:-2], op.shape(b)[:-2])
+    heads = [axis for axis in batch if axis is not None]
+    inner = left[-1] if left[-1] is not None else right[-2]
+    op.product(prod(op.sizes()) * op.sizes(a)[-1], left[-2], right[-1], inner, *heads)
+    return (*batch, left[-2], right[-1])
+
+
+def _broadcast(
+    op: Op, a: Dims, b: Dims, shape_a: tuple[int, ...], shape_b: tuple[int, ...]
+) -> list[Axis | None]:
+    out: list[Axis | None] = []
+    for back in range(max(len(a), len(b)), 0, -1):
+        left, right = (a[-back] if back <= len(a) else None), (b[-back] if back <= len(b) else None)
+        wide_a = back <= len(a) and shape_a[-back] != 1
+        wide_b = back <= len(b) and shape_b[-back] != 1
+        if wide_a and wide_b:
+            op.glue(left, right)
+            out.append(left if right is not None else None)
+        else:
+            out.append(left if wide_a else right if wide_b else None)
+    return out
+
+
+def addmm(op: Op) -> Value:
+    """``bias + a @ b``."""
+    out = _matmul(op, op.node.args[1], op.node.args[2])
+    bias = op.node.args[0]
+    dims = op.dims(bias)
+    if isinstance(bias, Node) and isinstance(out, tuple):
+        shape = op.shape()
+        for back in range(1, len(dims) + 1):
+            if op.shape(bias)[-back] == shape[-back]:
+                op.glue(dims[-back], out[-back])
+    return out
+
+
+def attention(op: Op) -> Value:
+    """``scaled_dot_product_attention``: heads together, q with k, the result is v's width."""
+    nodes = [op.argument(name) for name in ("query", "key", "value")]
+    q, k, v = (op.dims(n) for n in nodes)
+    for axis in (k[-2], v[-2]):
+        op.freeze(axis, "softmax axis")
+    op.glue(q[-1], k[-1])
+    rank = len(q)
+    for place in range(rank - 2):
+        op.glue(k[place], v[place])
+        _share_heads(op, q[place], k[place])
+    _mask(op, q)
+    if q[-1] is not None:
+        _fix_scale(op, q[-1])
+    heads = [axis for axis in q[:-2] if axis is not None]
+    sizes_q, sizes_k, sizes_v = (op.sizes(n) for n in nodes)
+    pairs = prod(sizes_q[:-1]) * sizes_k[-2]
+    op.product(pairs * sizes_q[-1], *heads, q[-1])
+    op.product(pairs * sizes_v[-1], *heads, v[-1])
+    return (*q[:-1], v[-1])
+
+
+def _share_heads(op: Op, q: Axis | None, k: Axis | None) -> None:
+    if q is not None and k is not None and q.size != k.size:
+        q = op.atoms.fold(q, (k.size, q.size // k.size), 0)
+    op.glue(q, k)
+
+
+def _mask(op: Op, q: Dims) -> None:
+    mask = op.argument("attn_mask")
+    dims = op.dims(mask)
+    if not isinstance(mask, Node):
+        return
+    for back in range(1, len(dims) + 1):
+        if back > 2 and op.shape(mask)[-back] > 1:
+            op.glue(dims[-back], q[-back])
+        else:
+            op.freeze(dims[-back], "attention mask")
+
+
+def _fix_scale(op: Op, width: Axis) -> None:
+    scale = 1 / sqrt(width.size)
+
+    def change(node: Node, kept: Kept) -> None:
+        if kept(width) != width.size and node.kwargs.get("scale") is None:
+            node.update_kwarg("scale", scale)
+
+    op.edit(change)
+
+
+def embedding(op: Op) -> Value:
+    """A table look-up: the rows are values of the input and stay."""
+    weight = op.dims(op.argument("weight"))
+    op.freeze(weight[0], "looked up by value")
+    indices = op.dims(op.argument("indices"))
+    for axis in indices:
+        op.freeze(axis, "values of an index")
+    return (*(None,) * len(indices), weight[1])
+
+
+RULES: dict[str, Rule] = {
+    "linear": linear,
+    **dict.fromkeys(
+        ["conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d",
+         "convolution"],
+        convolution,
+    ),
+    "matmul": matmul,
+    "mm": matmul,
+    "bmm": matmul,
+    "addmm": addmm,
+    "baddbmm": addmm,
+    "scaled_dot_product_attention": attention,
+    "embedding": embedding,
+}  # fmt: skip

@@ -1,0 +1,267 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Views: the same elements under other dimensions."""
+
+from math import prod
+from typing import Any
+
+import numpy as np
+import torch
+from torch.fx import Node
+
+from edgeprune.channels.atoms import Axis, Dims
+from edgeprune.channels.op import Kept, Op, Rule, Value, set_argument
+from edgeprune.channels.policy import feeds_attention, prunable_factor
+from edgeprune.channels.shapes import Block, blocks
+
+__all__ = ["RULES", "regroup"]
+
+_LARGEST = 1 << 24
+"""Elements of a merged axis beyond which it is left whole rather than laid out in memory."""
+
+
+def reshape(op: Op) -> Value:
+    """``view``, ``reshape``, ``flatten``, ``unflatten``: dimensions merge and split."""
+    source = op.source
+    out = regroup(op, op.dims(source), op.shape(source), op.shape())
+    if op.name == "unflatten":
+        start = op.argument("dim") % len(op.dims(source))
+        op.edit_sizes("sizes", out[start : start + len(op.argument("sizes"))])
+    elif op.name != "flatten":
+        op.edit_sizes("shape" if op.name == "reshape" else "size", out)
+    return out
+
+
+def regroup(op: Op, dims: Dims, before: tuple[int, ...], after: tuple[int, ...]) -> Dims:
+    """Carry atoms through a reshape from sizes ``before`` to ``after``."""
+    out: list[Axis | None] = [None] * len(after)
+    parts = blocks(before, after)
+    if parts is None:
+        op.freeze_all("empty tensor")
+        return tuple(out)
+    for block in parts:
+        flat = _merge(op, dims, before, block)
+        if flat is None:
+            continue
+        if len(block.outputs) == 1:
+            out[block.outputs[0]] = flat
+        else:
+            sizes = tuple(after[j] for j in block.outputs)
+            place, axis = _split(op, flat, sizes)
+            out[block.outputs[place]] = axis
+    return tuple(out)
+
+
+def _merge(op: Op, dims: Dims, before: tuple[int, ...], block: Block) -> Axis | None:
+    tracked = [i for i in block.inputs if dims[i] is not None]
+    if not tracked:
+        return None
+    # One factor of a flat axis can be pruned; where two could be, the finer one stays prunable.
+    chosen = max(tracked, key=lambda i: before[i])
+    for i in tracked:
+        if i != chosen:
+            op.freeze(dims[i], "flattened with another prunable axis")
+    axis = dims[chosen]
+    assert axis is not None
+    sizes = [before[i] for i in block.inputs]
+    if prod(sizes) > _LARGEST:
+        op.freeze(axis, "flattened into a very long axis")
+        return None
+    place = block.inputs.index(chosen)
+    shape = [1] * len(sizes)
+    shape[place] = sizes[place]
+    return np.ascontiguousarray(np.broadcast_to(axis.reshape(shape), sizes)).reshape(-1)
+
+
+def _split(op: Op, flat: Axis, sizes: tuple[int, ...]) -> tuple[int, Axis]:
+    table = flat.reshape(sizes)
+    for place in range(len(sizes)):
+        line = np.moveaxis(table, place, 0).reshape(sizes[place], -1)
+        if sizes[place] > 1 and (line == line[:, :1]).all():
+            return place, np.ascontiguousarray(line[:, 0])
+    place = prunable_factor(sizes, feeds_attention(op.node))
+    return place, op.atoms.fold(flat, sizes, place)
+
+
+def permute(op: Op) -> Value:
+    """All reorderings of dimensions."""
+    source = op.source
+    dims = op.dims(source)
+    order = _order(op, len(dims))
+    return tuple(dims[i] for i in order)
+
+
+def _order(op: Op, rank: int) -> list[int]:
+    if op.name == "permute":
+        return [d % rank for d in op.argument("dims")]
+    order = list(range(rank))
+    if op.name in ("transpose", "transpose_", "swapaxes", "swapdims"):
+        names = ("dim0", "dim1") if op.argument("dim0") is not None else ("axis0", "axis1")
+        a, b = (op.argument(n) % rank for n in names)
+        order[a], order[b] = order[b], order[a]
+        return order
+    if op.name in ("movedim", "moveaxis"):
+        source = [d % rank for d in np.atleast_1d(op.argument("source"))]
+        goal = [d % rank for d in np.atleast_1d(op.argument("destination"))]
+        rest = iter(i for i in range(rank) if i not in source)
+        back = dict(zip(goal, source, strict=True))
+        return [int(back[i]) if i in back else next(rest) for i in range(rank)]
+    if rank >= 2:  # t, mT, numpy_T of a matrix
+        order[-2], order[-1] = order[-1], order[-2]
+    return order
+
+
+def squeeze(op: Op) -> Value:
+    """Dimensions of size one go."""
+    source = op.source
+    dims, shape = op.dims(source), op.shape(source)
+    chosen = op.argument("dim")
+    over = range(len(dims)) if chosen is None else np.atleast_1d(chosen)
+    gone = {int(d) % len(dims) for d in over if shape[int(d)] == 1}
+    return tuple(axis for i, axis in enumerate(dims) if i not in gone)
+
+
+def unsqueeze(op: Op) -> Value:
+    """A dimension of size one comes."""
+    dims = op.dims(op.source)
+    place = op.argument("dim") % (len(dims) + 1)
+    return (*dims[:place], None, *dims[place:])
+
+
+def expand(op: Op) -> Value:
+    """Broadcast made explicit: a size written as a literal can follow its neighbours."""
+    source = op.source
+    dims, before, after = op.dims(source), op.shape(source), op.shape()
+    sizes = op.argument("size")
+    lead = len(after) - len(before)
+    out: list[Axis | None] = []
+    for place, size in enumerate(after):
+        old = place - lead
+        if old >= 0 and before[old] == size:
+            out.append(dims[old])
+        else:
+            literal = isinstance(sizes[place], int) and size > 1
+            out.append(op.atoms.fresh(size) if literal else None)
+    op.edit_sizes("size", tuple(out))
+    return tuple(out)
+
+
+def repeat(op: Op) -> Value:
+    """``repeat``: an axis laid end to end with itself."""
+    source = op.source
+    dims, before, after = op.dims(source), op.shape(source), op.shape()
+    lead = len(after) - len(before)
+    out: list[Axis | None] = []
+    for place, size in enumerate(after):
+        axis = dims[place - lead] if place >= lead else None
+        out.append(None if axis is None else np.tile(axis, size // axis.size))
+    return tuple(out)
+
+
+def flip(op: Op) -> Value:
+    """Reversed dimensions."""
+    dims = list(op.dims(op.source))
+    for d in op.argument("dims"):
+        axis = dims[d]
+        dims[d] = None if axis is None else np.ascontiguousarray(axis[::-1])
+    return tuple(dims)
+
+
+def filled(op: Op) -> Value:
+    """Tensors made from a literal size and one value."""
+    sizes = op.argument("size")
+    out = tuple(
+        op.atoms.fresh(size) if isinstance(size, int) and size > 1 else None for size in sizes
+    )
+    op.edit_sizes("size", out)
+    return out
+
+
+def pixel_shuffle(op: Op) -> Value:
+    """Channels become space: the r*r channels of one output channel live together."""
+    dims = op.dims(op.source)
+    factor = op.argument("upscale_factor")
+    axis = dims[-3]
+    if axis is not None:
+        axis = op.atoms.fold(axis, (axis.size // factor**2, factor**2), 0)
+    return (*dims[:-3], axis, None, None)
+
+
+def pad(op: Op) -> Value:
+    """Constant padding; on a prunable axis the padded places are atoms of their own, so a
+    zero-padded shortcut prunes with the channels that it is added to."""
+    source = op.source
+    dims = list(op.dims(source))
+    amounts: list[Any] = list(op.argument("pad"))
+    constant = op.argument("mode", "constant") == "constant"
+    edited: list[tuple[int, Axis, Axis]] = []
+    for pair in range(len(amounts) // 2):
+        place = len(dims) - 1 - pair
+        axis, before, after = dims[place], amounts[2 * pair], amounts[2 * pair + 1]
+        if axis is None or (before == 0 and after == 0):
+            continue
+        if not constant or not all(isinstance(a, int) and a >= 0 for a in (before, after)):
+            op.freeze(axis, "padding that isn't constant")
+            dims[place] = None
+            continue
+        left, right = op.atoms.fresh(before), op.atoms.fresh(after)
+        dims[place] = np.concatenate([left, axis, right])
+        edited.append((pair, left, right))
+
+    def change(node: Node, kept: Kept) -> None:
+        new = list(amounts)
+        for pair, left, right in edited:
+            new[2 * pair : 2 * pair + 2] = [kept(left), kept(right)]
+        set_argument(node, "pad", new)
+
+    if edited:
+        op.edit(change)
+    return tuple(dims)
+
+
+def spatial(op: Op) -> Value:
+    """Pooling and resizing: the last dimensions are space, the others pass."""
+    source = op.source
+    dims = op.dims(source)
+    count = next((int(c) for c in op.name if c.isdigit()), 2)
+    keep = len(dims) - count
+    for axis in dims[keep:]:
+        op.freeze(axis, "space")
+    value = op.node.meta.get("val")
+    out: Dims = (*dims[:keep], *(None,) * count)
+    if isinstance(value, torch.Tensor):
+        return out
+    return [out for _ in value or ()]
+
+
+RULES: dict[str, Rule] = {
+    **dict.fromkeys(
+        ["view", "reshape", "_unsafe_view", "flatten", "unflatten", "view_copy"], reshape
+    ),
+    **dict.fromkeys(
+        ["permute", "transpose", "transpose_", "t", "mT", "numpy_T", "swapaxes", "swapdims",
+         "movedim", "moveaxis"],
+        permute,
+    ),
+    "squeeze": squeeze,
+    "squeeze_": squeeze,
+    "unsqueeze": unsqueeze,
+    "unsqueeze_": unsqueeze,
+    "expand": expand,
+    "repeat": repeat,
+    "flip": flip,
+    **dict.fromkeys(
+        ["zeros", "ones", "full", "empty", "new_zeros", "new_ones", "new_full"], filled
+    ),
+    "pixel_shuffle": pixel_shuffle,
+    "pad": pad,
+    "constant_pad_nd": pad,
+    **dict.fromkeys(
+        [f"{kind}{n}d{tail}" for n in (1, 2, 3) for kind, tail in (
+            ("max_pool", ""), ("max_pool", "_with_indices"), ("avg_pool", ""),
+            ("adaptive_avg_pool", ""), ("adaptive_max_pool", ""), ("_adaptive_avg_pool", ""),
+            ("upsample_nearest", ""), ("_upsample_nearest_exact", ""))]
+        + ["upsample_bilinear2d", "upsample_bicubic2d", "upsample_linear1d",
+           "upsample_trilinear3d", "_upsample_bilinear2d_aa"],
+        spatial,
+    ),
+}  # fmt: skip

@@ -1,0 +1,127 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Walk a captured graph once, applying each operator's rule."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch.fx import Node
+
+from edgeprune.channels.atoms import Atoms, Components, Dims
+from edgeprune.channels.op import Edit, Op, Product, Value
+from edgeprune.channels.rules import RULES, pointwise
+from edgeprune.model import Model
+
+__all__ = ["Walk", "walk"]
+
+_UNREADABLE = (AttributeError, IndexError, KeyError, StopIteration, TypeError, ValueError)
+
+
+@dataclass(frozen=True)
+class Walk:
+    """What one walk found: the atoms of every state tensor's dimensions, the literals to rewrite,
+    and the nodes that multiply."""
+
+    atoms: Atoms
+    components: Components
+    states: dict[str, Dims]
+    """Parameters, buffers and constants by their qualified names."""
+    edits: tuple[Edit, ...]
+    products: tuple[Product, ...]
+
+
+def walk(model: Model) -> Walk:
+    """Collect atoms and their glue over the graph of ``model``."""
+    atoms = Atoms()
+    values: dict[Node, Value] = {}
+    states: dict[str, Dims] = {}
+    edits: list[Edit] = []
+    products: list[Product] = []
+    names, owner = _state_names(model), _owners(model)
+    for node in model.program.graph.nodes:
+        if node.op == "placeholder":
+            name = owner.get(names.get(node.name, ""))
+            dims = states[name] if name in states else _placeholder(atoms, node, name)
+            values[node] = dims
+            if name is not None:
+                states[name] = dims
+        elif node.op == "call_function":
+            op = Op(node, atoms, values)
+            values[node] = _apply(op)
+            edits += op.edits
+            products += op.products
+        elif node.op == "output":
+            Op(node, atoms, values).freeze_all("output")
+    return Walk(atoms, atoms.components(), states, tuple(edits), tuple(products))
+
+
+def _state_names(model: Model) -> dict[str, str]:
+    signature = model.program.graph_signature
+    return {
+        **signature.inputs_to_parameters,
+        **signature.inputs_to_buffers,
+        **signature.inputs_to_lifted_tensor_constants,
+    }
+
+
+def _owners(model: Model) -> dict[str, str]:
+    """For each state, the first name of the tensor that it is: tied weights are one."""
+    owner: dict[str, str] = {}
+    first: dict[tuple[int, torch.Size], str] = {}
+    for name, tensor in {**model.program.state_dict, **model.program.constants}.items():
+        if isinstance(tensor, torch.Tensor):
+            key = (tensor.data_ptr(), tensor.shape)
+            owner[name] = first.setdefault(key, name) if tensor.numel() else name
+    return owner
+
+
+def _placeholder(atoms: Atoms, node: Node, state: str | None) -> Dims:
+    value = node.meta.get("val")
+    if not isinstance(value, torch.Tensor):
+        return ()
+    if state is None:
+        return (None,) * value.dim()
+    return tuple(atoms.fresh(int(size)) for size in value.shape)
+
+
+def _apply(op: Op) -> Value:
+    """The result of the op's rule. One without a rule, or that its rule can't read, freezes."""
+    rule = RULES.get(op.name)
+    if rule is None and _is_pointwise(op.node):
+        rule = pointwise
+    if rule is not None:
+        try:
+            return rule(op)
+        except _UNREADABLE:
+            # A form of the op that its rule doesn't know must freeze, as an unknown op does.
+            op.edits.clear()
+            op.products.clear()
+    if _works_on_tensors(op.node):
+        reason = "no rule for" if rule is None else "a form without a rule of"
+        op.freeze_all(f"{reason} {op.node.target}")
+    return op.untracked()
+
+
+def _is_pointwise(node: Node) -> bool:
+    target = node.target
+    if not isinstance(target, torch._ops.OpOverload):
+        return False
+    return torch.Tag.pointwise in target.tags or (
+        str(target.overloadpacket).endswith("_") and (_twin_is_pointwise(target))
+    )
+
+
+def _twin_is_pointwise(target: torch._ops.OpOverload) -> bool:
+    """In-place operators carry no tag of their own; their functional twin does."""
+    name = target._schema.name.split("::")[-1].removesuffix("_")
+    packet = getattr(torch.ops.aten, name, None)
+    overloads = packet.overloads() if packet is not None else ()
+    return any(torch.Tag.pointwise in getattr(packet, o).tags for o in overloads)
+
+
+def _works_on_tensors(node: Node) -> bool:
+    return any(
+        isinstance(n.meta.get("val"), (torch.Tensor, list, tuple)) or n.op == "get_attr"
+        for n in node.all_input_nodes
+    ) and not str(node.target).startswith("aten.sym_")

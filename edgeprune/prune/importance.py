@@ -1,0 +1,131 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How much each channel matters: one score for each channel of all groups, higher is dearer.
+
+A channel owns slices of several parameters; its score is a sum over all of them (group importance,
+Fang et al. 2023, DepGraph, section 3.3), so coupled layers are judged together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from edgeprune.channels import Groups
+from edgeprune.data import Batch
+from edgeprune.model import Model
+
+__all__ = ["Scores", "batch_norm_scale", "magnitude", "random", "taylor"]
+
+Scores = NDArray[np.float64]
+"""One for each channel; NaN where a criterion has nothing to say."""
+
+
+def magnitude(model: Model, groups: Groups, power: int) -> Scores:
+    """Group magnitude: the L1 (``power`` 1) or L2 (2) norm of all weights that a channel owns
+    (Li et al. 2017, Pruning Filters for Efficient ConvNets, section 3.1)."""
+    parameters = _parameters(model, groups)
+    total = _sum_slices(groups, {n: p.abs() ** power for n, p in parameters.items()})
+    return np.asarray(total ** (1 / power), np.float64)
+
+
+def batch_norm_scale(model: Model, groups: Groups) -> Scores:
+    """The sum of |gamma| of the batch norms on a channel (Liu et al. 2017, Network Slimming).
+
+    Channels without batch norm get NaN.
+    """
+    scales = _batch_norm_weights(model)
+    parameters = {n: p.abs() for n, p in _parameters(model, groups).items() if n in scales}
+    present = _sum_slices(groups, {n: torch.ones_like(p) for n, p in parameters.items()})
+    return np.where(present > 0, _sum_slices(groups, parameters), np.nan)
+
+
+def random(groups: Groups, seed: int) -> Scores:
+    """Uniform scores: the baseline that every criterion must beat."""
+    return np.random.default_rng(seed).random(groups.channels)
+
+
+def taylor(
+    model: Model,
+    groups: Groups,
+    batches: Iterator[Batch],
+    advance: Callable[[int], None] = lambda _: None,
+) -> Scores:
+    """First-order Taylor: the squared change of the loss when a channel is set to zero, to first
+    order, (sum of gradient times weight)^2, averaged over batches (Molchanov et al. 2019,
+    Importance Estimation for Neural Network Pruning, eq. 8 with a channel as the unit).
+
+    The loss is the cross-entropy to the labels; without labels to the model's own predictions;
+    for an output without classes half its squared norm. The network is in eval mode.
+    """
+    module = model.module()
+    named = {n: p for n, p in module.named_parameters() if p.requires_grad}
+    total = np.zeros(groups.channels)
+    for count, batch in enumerate(batches, 1):
+        module.zero_grad()
+        loss = _loss(_first(module(*batch.inputs)), batch.labels)
+        loss.backward()  # type: ignore[no-untyped-call]
+        products = {
+            n: p.detach() * p.grad
+            for n, p in named.items()
+            if p.grad is not None and n in groups.trainable
+        }
+        total += (_sum_slices(groups, products) ** 2 - total) / count
+        advance(len(batch.inputs[0]))
+    return total
+
+
+def _first(output: object) -> Tensor:
+    while not isinstance(output, Tensor):
+        output = next(iter(output.values() if isinstance(output, dict) else output))  # type: ignore[call-overload]
+    return output
+
+
+def _loss(output: Tensor, labels: Tensor | None) -> Tensor:
+    if output.dim() < 2 or output.shape[1] < 2:
+        return output.square().sum() / 2 / len(output)
+    if labels is None:
+        labels = output.detach().argmax(1)
+    return F.cross_entropy(output, labels)
+
+
+def _parameters(model: Model, groups: Groups) -> dict[str, Tensor]:
+    state = model.program.state_dict
+    return {
+        name: state[name].detach().float()
+        for name in groups.trainable
+        if name in groups.walk.states
+    }
+
+
+def _sum_slices(groups: Groups, values: dict[str, Tensor]) -> Scores:
+    """For each channel, the sum of ``values`` over all slices that it owns.
+
+    A weight both of whose dimensions belong to a channel is counted in each of the two.
+    """
+    total = np.zeros(groups.channels)
+    for (name, dim), label in groups.labels.items():
+        if name not in values or not (label >= 0).any():
+            continue
+        value = values[name].double()
+        others = [d for d in range(value.dim()) if d != dim]
+        line = (value.sum(others) if others else value).numpy()
+        owned = label >= 0
+        total += np.bincount(label[owned], line[owned], minlength=groups.channels)
+    return total
+
+
+def _batch_norm_weights(model: Model) -> set[str]:
+    names = model.program.graph_signature.inputs_to_parameters
+    return {
+        names[node.args[1].name]
+        for node in model.program.graph.nodes
+        if node.op == "call_function"
+        and "batch_norm" in str(node.target)
+        and isinstance(node.args[1], torch.fx.Node)
+        and node.args[1].name in names
+    }

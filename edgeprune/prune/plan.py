@@ -1,0 +1,142 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which channels go: decided here, from scores and a ratio, before anything is edited."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from math import ceil, gcd, lcm
+
+import numpy as np
+
+from edgeprune.channels import Group, Groups, Totals
+from edgeprune.channels.groups import Bools
+from edgeprune.errors import InputError, nearest
+from edgeprune.prune.importance import Scores
+from edgeprune.recipe import PruneOptions
+
+__all__ = ["GroupPlan", "PrunePlan", "decide"]
+
+_FLOOR = 0.1
+"""Share of a group that a global ranking always leaves, so that no layer becomes a bottleneck."""
+
+
+@dataclass(frozen=True)
+class GroupPlan:
+    """What happens to one group."""
+
+    name: str
+    before: int
+    after: int
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class PrunePlan:
+    """The whole decision: widths before and after, the channels that go, the costs that follow."""
+
+    importance: str
+    groups: tuple[GroupPlan, ...]
+    removed: Bools
+    before: Totals
+    after: Totals
+
+    @property
+    def ratio(self) -> float:
+        """The share of prunable channels that really goes, after rounding."""
+        return float(self.removed.mean()) if self.removed.size else 0.0
+
+
+def decide(
+    groups: Groups, scores: Scores, importance: str, options: PruneOptions, multiple: int
+) -> PrunePlan:
+    """Choose the channels to remove.
+
+    Args:
+        groups: The analysis of the model.
+        scores: One for each channel; NaN keeps a channel's whole group.
+        importance: The name of the criterion, for the record.
+        options: Ratio, scope and exclusions.
+        multiple: Channel counts are rounded to this where the group allows it.
+
+    Raises:
+        InputError: An exclusion matches no parameter.
+    """
+    excluded = _excluded(groups, options.exclude)
+    removed = groups.keep_all()
+    plans = []
+    survivors = _survivors(groups, scores, excluded, options)
+    for group in groups.groups:
+        own = scores[group.channels]
+        note = ""
+        if group.name in excluded:
+            note = "excluded"
+        elif np.isnan(own).any():
+            note = f"{importance} has no score for it"
+        keep = group.size
+        if not note:
+            wanted = group.size * (1 - options.ratio)
+            if survivors is not None:
+                wanted = max(int(survivors[group.channels].sum()), ceil(_FLOOR * group.size))
+            step = _step(groups, group, multiple)
+            keep = _rounded(wanted, group.size, step)
+            note = "" if keep % step == 0 else f"{group.size} channels don't divide by {step}"
+        order = np.argsort(own, kind="stable")
+        removed[group.channels[order[: group.size - keep]]] = True
+        plans.append(GroupPlan(group.name, group.size, keep, note))
+    return PrunePlan(importance, tuple(plans), removed, groups.totals(), groups.totals(removed))
+
+
+def _relative(scores: Scores) -> Scores:
+    mean = scores.mean()
+    return scores / mean if mean > 0 else scores
+
+
+def _survivors(
+    groups: Groups, scores: Scores, excluded: set[str], options: PruneOptions
+) -> Bools | None:
+    """In global scope, the channels that a ranking over all groups keeps; each score counts
+    relative to its group's mean, as layers differ in scale."""
+    if options.scope == "uniform":
+        return None
+    relative = np.full(groups.channels, np.nan)
+    for group in groups.groups:
+        if group.name not in excluded:
+            relative[group.channels] = _relative(scores[group.channels])
+    ranked = np.argsort(relative, kind="stable")[: int((~np.isnan(relative)).sum())]
+    kept = ~groups.keep_all()
+    kept[ranked[: round(options.ratio * ranked.size)]] = False
+    return kept
+
+
+def _step(groups: Groups, group: Group, multiple: int) -> int:
+    """Channels by which the group's width must change so that every tensor's size stays a multiple:
+    a head that owns 16 rows needs no rounding to 8."""
+    steps = []
+    for key in group.members:
+        label = groups.labels[key]
+        per_channel = int(np.isin(label, group.channels).sum()) // group.size
+        steps.append(multiple // gcd(multiple, max(per_channel, 1)))
+    return lcm(*steps)
+
+
+def _rounded(wanted: float, size: int, step: int) -> int:
+    if size < step:
+        step = 1
+    nearest_multiple = max(round(wanted / step), 1) * step
+    return size if nearest_multiple > size else nearest_multiple
+
+
+def _excluded(groups: Groups, patterns: tuple[str, ...]) -> set[str]:
+    names = sorted({name for group in groups.groups for name, _ in group.members})
+    for pattern in patterns:
+        if not any(fnmatchcase(name, pattern) for name in groups.walk.states):
+            raise InputError(
+                f"--exclude '{pattern}' matches no parameter{nearest(pattern, names)}; "
+                "`edgeprune inspect` lists them"
+            )
+    return {
+        group.name
+        for group in groups.groups
+        if any(fnmatchcase(name, p) for name, _ in group.members for p in patterns)
+    }

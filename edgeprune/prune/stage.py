@@ -1,0 +1,122 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The pruning stage: analyse, score, decide, then cut."""
+
+from __future__ import annotations
+
+from time import perf_counter
+from typing import Any
+
+from edgeprune.channels import Groups, analyse, apply
+from edgeprune.context import Context
+from edgeprune.errors import InputError
+from edgeprune.figure import counted
+from edgeprune.model import Event, Model
+from edgeprune.prune import importance
+from edgeprune.prune.plan import PrunePlan, decide
+from edgeprune.recipe import Importance, PruneOptions
+from edgeprune.report.schema import StageReport
+
+__all__ = ["plan", "prune"]
+
+_BATCH = 32
+"""Samples in one gradient of the Taylor score."""
+
+
+def prune(model: Model, options: PruneOptions, context: Context) -> tuple[Model, StageReport]:
+    """Remove the least important channels of ``model`` for real.
+
+    Raises:
+        InputError: An option doesn't fit the model or the data.
+    """
+    start = perf_counter()
+    groups = analyse(model)
+    decision = _plan(model, groups, options, context)
+    event = Event(
+        "prune",
+        options.model_dump(mode="json") | {"importance": decision.importance},
+        {"channels": {g.name: [g.before, g.after] for g in decision.groups}},
+    )
+    pruned = apply(model, groups, decision.removed, event)
+    report = StageReport(
+        stage="prune",
+        seconds=perf_counter() - start,
+        figures={
+            "channels_removed": counted(
+                100 * decision.ratio, "%", "removed of all prunable channels, after rounding"
+            )
+        },
+        notes=_notes(groups, decision, options),
+        details=_details(groups, decision),
+    )
+    return pruned, report
+
+
+def plan(model: Model, options: PruneOptions, context: Context) -> PrunePlan:
+    """What ``prune`` would do; nothing is edited."""
+    return _plan(model, analyse(model), options, context)
+
+
+def _plan(model: Model, groups: Groups, options: PruneOptions, context: Context) -> PrunePlan:
+    name = _criterion(options, context)
+    if options.ratio == 0:
+        scores = importance.random(groups, context.seed)
+    else:
+        scores = _scores(name, model, groups, options, context)
+    multiple = options.multiple or context.target.channel_multiple
+    if options.ratio == 0:
+        multiple = 1
+    return decide(groups, scores, name, options, multiple)
+
+
+def _criterion(options: PruneOptions, context: Context) -> Importance:
+    if options.importance != "auto":
+        return options.importance
+    return "l2" if context.data is None else "taylor"
+
+
+def _scores(
+    name: Importance, model: Model, groups: Groups, options: PruneOptions, context: Context
+) -> importance.Scores:
+    if name in ("l1", "l2"):
+        return importance.magnitude(model, groups, 1 if name == "l1" else 2)
+    if name == "bn-scale":
+        return importance.batch_norm_scale(model, groups)
+    if name == "random":
+        return importance.random(groups, context.seed)
+    if context.data is None:
+        raise InputError("importance 'taylor' needs --data; without data use l1, l2 or bn-scale")
+    batch = _BATCH if model.dynamic_batch else model.inputs[0].shape[0]
+    batches = context.data.sample_train(batch, options.samples, context.seed)
+    if not model.dynamic_batch:
+        batches = (b for b in batches if len(b.inputs[0]) == batch)
+    total = min(options.samples, context.data.sizes["train"])
+    with context.progress.bar("prune: importance", total) as bar:
+        return importance.taylor(model, groups, batches, bar.advance)
+
+
+def _notes(groups: Groups, decision: PrunePlan, options: PruneOptions) -> tuple[str, ...]:
+    notes = [f"{g.name}: {g.note}" for g in decision.groups if g.note]
+    if not groups.groups:
+        notes.append("no channel of this model can be pruned; `edgeprune inspect` says why")
+    elif options.ratio and not decision.removed.any():
+        notes.append("the ratio is too small for the channel multiple: nothing was removed")
+    renormalised = [g.name for g in groups.groups if g.renormalises]
+    if renormalised:
+        notes.append(
+            f"{len(renormalised)} groups pass a normalisation over channels "
+            f"({renormalised[0]}, ...): there pruning isn't exactly masking"
+        )
+    return tuple(notes)
+
+
+def _details(groups: Groups, decision: PrunePlan) -> dict[str, Any]:
+    return {
+        "importance": decision.importance,
+        "groups": [
+            {"name": p.name, "before": p.before, "after": p.after, "members": len(g.members)}
+            for p, g in zip(decision.groups, groups.groups, strict=True)
+        ],
+        "frozen": [
+            {"name": f.name, "dim": f.dim, "size": f.size, "cause": f.cause} for f in groups.frozen
+        ],
+    }

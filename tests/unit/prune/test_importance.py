@@ -1,0 +1,113 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Each criterion against a plain computation over the network's own modules."""
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from edgeprune.channels import analyse
+from edgeprune.data import Batch
+from edgeprune.prune import importance
+from tests import networks
+from tests.unit.channels.graphs import captured
+
+
+@pytest.fixture(scope="module")
+def network() -> nn.Module:
+    torch.manual_seed(3)
+    return networks.DigitsCnn(8).eval()
+
+
+@pytest.fixture(scope="module")
+def model(network):
+    return captured(network, torch.randn(2, 1, 8, 8))
+
+
+def by_name(groups, name: str):
+    return next(g for g in groups.groups if g.name == name).channels
+
+
+def test_magnitudes_of_conv3(network, model) -> None:
+    groups = analyse(model)
+    owned = [network.conv3.weight.flatten(1), network.conv3.bias[:, None], network.head.weight.T]
+    rows = torch.cat(owned, 1).detach()
+    mine = by_name(groups, "conv3")
+    np.testing.assert_allclose(
+        importance.magnitude(model, groups, 1)[mine], rows.abs().sum(1), rtol=1e-5
+    )
+    np.testing.assert_allclose(
+        importance.magnitude(model, groups, 2)[mine], rows.norm(dim=1), rtol=1e-5
+    )
+
+
+def test_batch_norm_scale_and_its_absence(network, model) -> None:
+    groups = analyse(model)
+    scores = importance.batch_norm_scale(model, groups)
+    expected = network.bn1.weight.abs() + network.bn2.weight.abs()
+    np.testing.assert_allclose(scores[by_name(groups, "conv1")], expected.detach(), rtol=1e-5)
+    assert np.isnan(scores[by_name(groups, "conv3")]).all()
+
+
+def batches(count: int, labelled: bool) -> list[Batch]:
+    generator = torch.Generator().manual_seed(0)
+    return [
+        Batch(
+            (torch.randn(4, 1, 8, 8, generator=generator),),
+            torch.randint(0, 10, (4,), generator=generator) if labelled else None,
+        )
+        for _ in range(count)
+    ]
+
+
+@pytest.mark.parametrize("labelled", [True, False])
+def test_taylor(network, model, labelled: bool) -> None:
+    groups = analyse(model)
+    data = batches(3, labelled)
+    expected = []
+    for batch in data:
+        twin = copy.deepcopy(network)
+        out = twin(*batch.inputs)
+        labels = batch.labels if labelled else out.argmax(1)
+        F.cross_entropy(out, labels).backward()
+        products = {n: (p * p.grad).detach() for n, p in twin.named_parameters()}
+        line = (
+            products["conv3.weight"].sum((1, 2, 3))
+            + products["conv3.bias"]
+            + products["head.weight"].sum(0)
+        )
+        expected.append(line**2)
+    scores = importance.taylor(model, groups, iter(data))
+    np.testing.assert_allclose(
+        scores[by_name(groups, "conv3")], torch.stack(expected).mean(0), rtol=1e-4
+    )
+
+
+def test_taylor_predicts_the_loss_of_a_small_change(network, model) -> None:
+    """Its square root is the change of the loss, to first order, when a channel fades a little."""
+    groups = analyse(model)
+    (batch,) = batches(1, True)
+    scores = importance.taylor(model, groups, iter([batch]))
+    channel = 2
+    twin, step = copy.deepcopy(network), 1e-3
+
+    def loss() -> float:
+        with torch.no_grad():
+            return float(F.cross_entropy(twin(*batch.inputs), batch.labels))
+
+    before = loss()
+    with torch.no_grad():
+        twin.conv3.weight[channel] *= 1 - step
+        twin.conv3.bias[channel] *= 1 - step
+        twin.head.weight[:, channel] *= 1 - step
+    change = abs(loss() - before) / step
+    assert change == pytest.approx(scores[by_name(groups, "conv3")[channel]] ** 0.5, rel=0.1)
+
+
+def test_random_depends_on_the_seed_alone(model) -> None:
+    groups = analyse(model)
+    assert (importance.random(groups, 1) == importance.random(groups, 1)).all()
+    assert (importance.random(groups, 1) != importance.random(groups, 2)).any()
