@@ -326,13 +326,11 @@ def _layers(stage: StageReport) -> list[str]:
         cut.sort(key=lambda group: (group["after"] / group["before"], group["name"]))
         named = [f"{g['name']} {g['before']} to {g['after']}" for g in cut[:3]]
         lines.append(f"{stage.stage}: {len(cut)} groups lost channels, most {', '.join(named)}.")
-    layers = [
-        layer for layer in stage.details.get("layers", ()) if {"name", "sqnr_db"} <= set(layer)
-    ]
+    layers = [layer for layer in stage.details.get("layers", ()) if layer.get("own_db") is not None]
     if layers:
-        layers.sort(key=lambda layer: (layer["sqnr_db"], layer["name"]))
-        named = [f"{layer['name']} {layer['sqnr_db']:.1f} dB" for layer in layers[:3]]
-        lines.append(f"{stage.stage}: least exact layers: {', '.join(named)}.")
+        layers.sort(key=lambda layer: (layer["own_db"], layer["layer"]))
+        named = [f"{layer['layer']} {layer['own_db']:.1f} dB" for layer in layers[:3]]
+        lines.append(f"{stage.stage}: least exact layers, each by itself: {', '.join(named)}.")
     return lines
 
 

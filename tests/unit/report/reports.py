@@ -117,7 +117,13 @@ def full(device_measured: bool = True) -> RunReport:
                 stage="quantize",
                 seconds=3.0,
                 figures=weighed(90.7, 91_000, 14_100_000),
-                details={"layers": [{"name": "fc", "sqnr_db": 30.1}, {"name": "a", "sqnr_db": 22}]},
+                details={
+                    "layers": [
+                        {"layer": "fc", "op": "linear", "own_db": 30.1, "total_db": 24.0},
+                        {"layer": "a", "op": "conv2d", "own_db": 22.0, "total_db": 21.0},
+                        {"layer": "b", "op": "conv2d", "own_db": None, "total_db": 25.0},
+                    ]
+                },
             ),
             StageReport(
                 stage="export",
