@@ -1,0 +1,221 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``edgeprune compress``: a model, a device, and the proof."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from edgeprune.cli import options as opt
+from edgeprune.cli import show
+from edgeprune.cli.console import progress
+from edgeprune.job import Job
+from edgeprune.target import find_target
+
+if TYPE_CHECKING:
+    from edgeprune.report.schema import RunReport
+
+__all__ = ["add_to"]
+
+_BUDGETS = "Budgets, in place of the target's"
+_RUN = "The run"
+
+_EXAMPLES = """Examples:
+
+  edgeprune compress model.pt2 --target rpi4 --data photos/
+
+  edgeprune compress weights.pt --arch mynet.models:resnet20 --data cifar10=cifar/ -t rpi5
+
+  edgeprune compress model.pt2 -t stm32h7 --max-size 200kB --ratio 0.5 --dry-run
+"""
+
+Targets = Annotated[
+    list[str],
+    typer.Option(
+        "--target",
+        "-t",
+        metavar="TARGET",
+        show_default=False,
+        help="The device: a name (`edgeprune targets list`) or a .toml file; may be repeated.",
+    ),
+]
+MaxDrop = Annotated[
+    float | None,
+    typer.Option(
+        "--max-drop",
+        metavar="1.0",
+        min=0,
+        help="Points of accuracy (or agreement) that may be lost against the dense model.",
+        rich_help_panel=_BUDGETS,
+    ),
+]
+MaxSize = Annotated[
+    int | None, opt.bytes_option("--max-size", "2MB", "Of an artifact's file.", _BUDGETS)
+]
+MaxLatency = Annotated[
+    float | None, opt.seconds_option("--max-latency", "25ms", "Median of one inference.", _BUDGETS)
+]
+MaxMemory = Annotated[
+    int | None, opt.bytes_option("--max-memory", "64MB", "Peak of a fresh process.", _BUDGETS)
+]
+AllowUnmeasured = Annotated[
+    bool,
+    typer.Option(
+        "--allow-unmeasured",
+        help="End with 0 though a budget could not be measured (a device that isn't here).",
+        rich_help_panel=_BUDGETS,
+    ),
+]
+Out = Annotated[
+    Path,
+    typer.Option(
+        "--out", "-o", metavar="FOLDER", help="Results go to FOLDER/TARGET/.", rich_help_panel=_RUN
+    ),
+]
+Overwrite = Annotated[
+    bool, typer.Option("--overwrite", help="Replace an existing result.", rich_help_panel=_RUN)
+]
+Resume = Annotated[
+    bool,
+    typer.Option(
+        "--resume", help="Go on where an interrupted run was stopped.", rich_help_panel=_RUN
+    ),
+]
+KeepWork = Annotated[
+    bool,
+    typer.Option(
+        "--keep-work",
+        help="Keep the work folder (FOLDER/.TARGET.work) with the model after each stage.",
+        rich_help_panel=_RUN,
+    ),
+]
+DryRun = Annotated[
+    bool,
+    typer.Option("--dry-run", help="Print the plan; write nothing.", rich_help_panel=_RUN),
+]
+NoProfile = Annotated[
+    bool,
+    typer.Option("--no-profile", help="Measure no latency and no memory.", rich_help_panel=_RUN),
+]
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the command to the application."""
+    app.command(epilog=_EXAMPLES)(compress)
+
+
+def compress(
+    model: opt.ModelArgument,
+    target: Targets,
+    data: opt.DataOption = None,
+    limit: opt.LimitOption = None,
+    arch: opt.ArchOption = None,
+    input_shape: opt.ShapeOption = None,
+    trust_pickle: opt.TrustOption = False,
+    recipe: opt.RecipeOption = None,
+    ratio: opt.RatioOption = None,
+    importance: opt.ImportanceOption = None,
+    scope: opt.ScopeOption = None,
+    multiple: opt.MultipleOption = None,
+    exclude: opt.ExcludeOption = None,
+    epochs: opt.EpochsOption = None,
+    lr: opt.LrOption = None,
+    optimizer: opt.OptimizerOption = None,
+    batch_size: opt.BatchSizeOption = None,
+    distill: opt.DistillOption = None,
+    patience: opt.PatienceOption = None,
+    numerics: opt.NumericsOption = None,
+    format: opt.FormatOption = None,
+    batch: opt.BatchOption = None,
+    max_size: MaxSize = None,
+    max_latency: MaxLatency = None,
+    max_memory: MaxMemory = None,
+    max_drop: MaxDrop = None,
+    allow_unmeasured: AllowUnmeasured = False,
+    out: Out = Path("out"),
+    overwrite: Overwrite = False,
+    resume: Resume = False,
+    keep_work: KeepWork = False,
+    dry_run: DryRun = False,
+    no_profile: NoProfile = False,
+    json: opt.JsonOption = False,
+    seed: opt.SeedOption = None,
+    threads: opt.ThreadsOption = None,
+) -> None:
+    """Take a trained model to a device's artifacts, with proof.
+
+    It is pruned, fine-tuned, quantized and exported; what comes out is measured, and judged
+    against the device's budgets.
+    """
+    chosen = opt.recipe(
+        recipe,
+        {
+            "seed": seed,
+            **opt.prune_changes(ratio, importance, scope, multiple, exclude),
+            **opt.finetune_changes(epochs, lr, optimizer, batch_size, distill, patience),
+            "quantize.numerics": opt.numerics(numerics),
+            "export.formats": format,
+            "export.batch": opt.batch(batch),
+        },
+    )
+    budgets = {"size": max_size, "latency": max_latency, "memory": max_memory, "drop": max_drop}
+    targets = [opt.with_budgets(find_target(name), **budgets) for name in dict.fromkeys(target)]
+    job = Job(
+        opt.source(model, arch, input_shape, trust_pickle),
+        targets[0],
+        chosen,
+        opt.data_source(data, limit),
+        out,
+        opt.use_threads(threads),
+        profile=not no_profile,
+        overwrite=overwrite,
+        resume=resume,
+        keep_work=keep_work,
+    )
+    jobs = [replace(job, target=each) for each in targets]
+    raise typer.Exit(_preview(jobs, json) if dry_run else _run(jobs, json, allow_unmeasured))
+
+
+def _preview(jobs: list[Job], as_json: bool) -> int:
+    from edgeprune.cli.plan import as_data, render
+    from edgeprune.preview import preview
+
+    plans = [preview(job, progress()) for job in jobs]
+    if as_json:
+        show.as_json(show.one_or_all([as_data(plan) for plan in plans]))
+    else:
+        for plan in plans:
+            render(plan)
+    return 0
+
+
+def _run(jobs: list[Job], as_json: bool, allow_unmeasured: bool) -> int:
+    from edgeprune.gate import passed
+    from edgeprune.pipeline import compress
+    from edgeprune.report import render_terminal
+
+    reports: list[RunReport] = []
+    for job in jobs:
+        report = compress(job, progress())
+        reports.append(report)
+        if not as_json:
+            render_terminal(report)
+            typer.echo(f"\n{job.out / report.target}")
+        _warn(report, allow_unmeasured)
+    if as_json:
+        show.as_json(show.one_or_all([report.model_dump(mode="json") for report in reports]))
+    return 0 if all(passed(report.verdicts, allow_unmeasured) for report in reports) else 1
+
+
+def _warn(report: RunReport, allow_unmeasured: bool) -> None:
+    budgets = {v.budget for v in report.verdicts if v.outcome == "not measured"}
+    if budgets and not allow_unmeasured:
+        print(
+            f"warning: {report.target}: not measured: {', '.join(sorted(budgets))}; that is no "
+            "pass, so the exit code is 1; --allow-unmeasured accepts it",
+            file=sys.stderr,
+        )

@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The ``edgeprune`` command: its sub-commands, and the one place where errors become exit codes."""
+
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+
+import typer
+from typer.main import get_command
+
+from edgeprune import __version__
+from edgeprune.cli import compress, demo, inspect, profile, stages, targets
+from edgeprune.errors import EdgepruneError, MissingExtra
+
+__all__ = ["app", "main"]
+
+_USAGE = typer.BadParameter.__mro__[1]
+"""The base of everything that is wrong with a command line itself."""
+
+_EXTRA = {
+    "ai_edge_litert": "device",
+    "ai_edge_quantizer": "compress",
+    "datasets": "datasets",
+    "litert_torch": "compress",
+    "onnx": "compress",
+    "onnxruntime": "device",
+    "onnxscript": "compress",
+    "PIL": "compress",
+    "safetensors": "compress",
+    "scipy": "compress",
+    "sklearn": "compress",
+    "torch": "compress",
+    "torchao": "compress",
+}
+
+app = typer.Typer(
+    name="edgeprune",
+    help="Trained PyTorch models onto small devices: prune, fine-tune, quantize, export, and "
+    "measured proof.",
+    epilog="Exit codes: 0 done, every budget met; 1 a budget or a check failed; 2 bad usage or "
+    "input; 3 an internal error, or a device that could not be reached. `--debug` after any "
+    "command shows the traceback of an error.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+@app.callback(invoke_without_command=True)
+def _version(
+    version: bool = typer.Option(False, "--version", help="Print the version and leave."),
+) -> None:
+    if version:
+        typer.echo(f"edgeprune {__version__}")
+        raise typer.Exit
+
+
+compress.add_to(app)
+stages.add_to(app)
+profile.add_to(app)
+inspect.add_to(app)
+demo.add_to(app)
+app.add_typer(targets.app, name="targets")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command line (``sys.argv`` where none is given); the exit code."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    debug = "--debug" in given
+    command = get_command(app)
+    try:
+        code = command.main(
+            args=[argument for argument in given if argument != "--debug"],
+            prog_name="edgeprune",
+            standalone_mode=False,
+        )
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # the reader of standard output has left; nothing more can be said there
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except (Exception, KeyboardInterrupt) as error:
+        if debug:
+            traceback.print_exc()
+        line, code = _explain(error)
+        print(line, file=sys.stderr)
+    return code if isinstance(code, int) else 0
+
+
+def _explain(error: BaseException) -> tuple[str, int]:
+    """What to tell the user about an error, in one line, and the exit code."""
+    if isinstance(error, (KeyboardInterrupt, typer.Abort)):
+        return "interrupted", 130
+    if isinstance(error, ModuleNotFoundError) and error.name is not None:
+        package = error.name.partition(".")[0]
+        if package in _EXTRA:
+            error = MissingExtra(package, _EXTRA[package])
+    if isinstance(error, EdgepruneError):
+        return f"error: {' '.join(str(error).split())}", error.exit_code
+    if isinstance(error, _USAGE):
+        message = getattr(error, "format_message", error.__str__)()
+        return f"error: {message} (see `edgeprune --help`)", 2
+    text = " ".join(str(error).split())
+    return (
+        f"error: internal: {type(error).__name__}: {text}; "
+        "run again with --debug for the traceback",
+        3,
+    )

@@ -1,0 +1,121 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The plan of a dry run, printed."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from edgeprune.cli import show
+from edgeprune.report.text import count
+from edgeprune.units import format_bytes
+
+if TYPE_CHECKING:
+    from edgeprune.preview import Preview
+
+__all__ = ["as_data", "render"]
+
+
+def as_data(plan: Preview) -> dict[str, Any]:
+    """The plan as JSON-able data."""
+    cut = plan.prune
+    return {
+        "model": plan.job.source.path.name,
+        "target": plan.job.target.name,
+        "samples": plan.samples,
+        "recipe": plan.job.recipe.model_dump(mode="json"),
+        "budgets": plan.job.target.budgets.model_dump(mode="json"),
+        "prune": {
+            "importance": cut.importance,
+            "groups": [asdict(group) for group in cut.groups],
+            "before": asdict(cut.before),
+            "after": asdict(cut.after),
+        },
+        "numerics": plan.numerics._asdict(),
+        "formats": list(_formats(plan)),
+        "result": str(plan.job.out / plan.job.target.name),
+    }
+
+
+def render(plan: Preview) -> None:
+    """Print the plan: what each stage will do, group by group where channels go."""
+    job = plan.job
+    typer.echo(f"{job.source.path.name} for {job.target.name}: the plan; nothing is written\n")
+    for name, text in _stages(plan):
+        typer.echo(f"{name:<9} {text}")
+    typer.echo()
+    if plan.prune.groups:
+        rows = [(g.name, str(g.before), str(g.after), g.note) for g in plan.prune.groups]
+        show.table(("channel group", "now", "then", "why not more"), rows)
+    before, after = plan.prune.before, plan.prune.after
+    costs = [
+        ("parameters", count(before.parameters), count(after.parameters)),
+        ("MACs", count(before.macs), count(after.macs)),
+        ("bytes of the float weights", format_bytes(before.bytes), format_bytes(after.bytes)),
+    ]
+    show.table(("predicted from shapes", "now", "pruned"), costs)
+
+
+def _stages(plan: Preview) -> list[tuple[str, str]]:
+    recipe, target = plan.job.recipe, plan.job.target
+    formats = " and ".join(_formats(plan))
+    return [
+        ("load", _data(plan)),
+        ("dense", f"export as it is to {formats}: the yardstick"),
+        ("prune", _prune(plan)),
+        ("finetune", _finetune(plan)),
+        ("quantize", f"{plan.numerics.numerics}: {plan.numerics.reason}"),
+        ("export", f"{formats}, ONNX opset {target.opset}, batch {recipe.export.batch}"),
+        ("profile", _profile(plan)),
+        ("judge", _budgets(plan)),
+    ]
+
+
+def _formats(plan: Preview) -> tuple[str, ...]:
+    return plan.job.recipe.export.formats or plan.job.target.formats
+
+
+def _data(plan: Preview) -> str:
+    if plan.samples is None:
+        return "no data: no accuracy, no fine-tuning, importance by weights alone"
+    parts = ", ".join(f"{count} for {part}" for part, count in plan.samples.items())
+    return f"samples: {parts}"
+
+
+def _prune(plan: Preview) -> str:
+    options = plan.job.recipe.prune
+    if options.ratio == 0:
+        return "ratio 0: nothing is removed"
+    multiple = options.multiple or plan.job.target.channel_multiple
+    share, asked = 100 * plan.prune.ratio, 100 * options.ratio
+    return (
+        f"{share:.1f} % of the prunable channels (asked: {asked:g} %, {options.scope}, "
+        f"by {plan.prune.importance}, in multiples of {multiple})"
+    )
+
+
+def _finetune(plan: Preview) -> str:
+    options = plan.job.recipe.finetune
+    if plan.samples is None or options.epochs == 0:
+        return "not fine-tuned" + (": no data" if plan.samples is None else ": 0 epochs")
+    return f"{options.epochs} epochs of {options.optimizer}, batches of {options.batch_size}"
+
+
+def _profile(plan: Preview) -> str:
+    if not plan.job.profile:
+        return "latency and memory are not measured (--no-profile)"
+    options = plan.job.recipe.profile
+    return f"on this machine, {options.blocks} interleaved processes a file"
+
+
+def _budgets(plan: Preview) -> str:
+    limits = plan.job.target.budgets.model_dump(mode="json", exclude_none=True)
+    texts = {
+        "size": lambda value: f"size {format_bytes(value)}",
+        "latency": lambda value: f"latency {1e3 * value:g} ms",
+        "memory": lambda value: f"memory {format_bytes(value)}",
+        "drop": lambda value: f"drop {value:g} points",
+    }
+    return ", ".join(texts[name](value) for name, value in limits.items()) or "no budget"

@@ -1,0 +1,188 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``prune``, ``finetune``, ``quantize``, ``export``: each stage alone, from file to file."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from edgeprune.cli import options as opt
+from edgeprune.cli import show
+from edgeprune.cli.console import progress
+from edgeprune.job import DataSource, Source, Task
+from edgeprune.target import find_target
+
+if TYPE_CHECKING:
+    from edgeprune.report.schema import StageReport
+
+__all__ = ["add_to"]
+
+_PRUNE = "Example:\n\n  edgeprune prune model.pt2 --data photos/ --ratio 0.5 -o pruned.pt2"
+_FINETUNE = (
+    "Example:\n\n"
+    "  edgeprune finetune pruned.pt2 --data photos/ --teacher model.pt2 --epochs 5 -o tuned.pt2"
+)
+_QUANTIZE = "Example:\n\n  edgeprune quantize tuned.pt2 --data photos/ -t rpi4 -o small.pt2"
+_EXPORT = "Example:\n\n  edgeprune export small.pt2 --data photos/ -t rpi4 -o artifacts/"
+
+Teacher = Annotated[
+    Path | None,
+    typer.Option(
+        "--teacher",
+        metavar="MODEL",
+        help="The model to distill from, and to hold the result against.",
+    ),
+]
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the commands to the application."""
+    app.command(epilog=_PRUNE)(prune)
+    app.command(epilog=_FINETUNE)(finetune)
+    app.command(epilog=_QUANTIZE)(quantize)
+    app.command(epilog=_EXPORT)(export)
+
+
+def prune(
+    model: opt.ModelArgument,
+    output: opt.OutputOption,
+    data: opt.DataOption = None,
+    limit: opt.LimitOption = None,
+    arch: opt.ArchOption = None,
+    input_shape: opt.ShapeOption = None,
+    trust_pickle: opt.TrustOption = False,
+    target: opt.TargetOption = "host",
+    recipe: opt.RecipeOption = None,
+    ratio: opt.RatioOption = None,
+    importance: opt.ImportanceOption = None,
+    scope: opt.ScopeOption = None,
+    multiple: opt.MultipleOption = None,
+    exclude: opt.ExcludeOption = None,
+    overwrite: opt.OverwriteOption = False,
+    json: opt.JsonOption = False,
+    seed: opt.SeedOption = None,
+    threads: opt.ThreadsOption = None,
+) -> None:
+    """Remove the least important channels of a model, for real, and save what is left."""
+    changes = opt.prune_changes(ratio, importance, scope, multiple, exclude)
+    chosen = opt.recipe(recipe, {"seed": seed, **changes})
+    source = opt.source(model, arch, input_shape, trust_pickle)
+    task = _task(source, target, output, opt.data_source(data, limit), chosen.seed, threads)
+    from edgeprune.prune import prune as stage
+    from edgeprune.single import run_stage
+
+    task = replace(task, overwrite=overwrite)
+    _print(run_stage(task, stage, chosen.prune, progress()), task, json)
+
+
+def finetune(
+    model: opt.ModelArgument,
+    output: opt.OutputOption,
+    data: opt.DataOption = None,
+    limit: opt.LimitOption = None,
+    arch: opt.ArchOption = None,
+    input_shape: opt.ShapeOption = None,
+    trust_pickle: opt.TrustOption = False,
+    teacher: Teacher = None,
+    target: opt.TargetOption = "host",
+    recipe: opt.RecipeOption = None,
+    epochs: opt.EpochsOption = None,
+    lr: opt.LrOption = None,
+    optimizer: opt.OptimizerOption = None,
+    batch_size: opt.BatchSizeOption = None,
+    distill: opt.DistillOption = None,
+    patience: opt.PatienceOption = None,
+    overwrite: opt.OverwriteOption = False,
+    json: opt.JsonOption = False,
+    seed: opt.SeedOption = None,
+    threads: opt.ThreadsOption = None,
+) -> None:
+    """Train a model on labels, on a teacher's outputs, or on both."""
+    changes = opt.finetune_changes(epochs, lr, optimizer, batch_size, distill, patience)
+    chosen = opt.recipe(recipe, {"seed": seed, **changes})
+    source = opt.source(model, arch, input_shape, trust_pickle)
+    task = _task(source, target, output, opt.data_source(data, limit), chosen.seed, threads)
+    from edgeprune.finetune import finetune as stage
+    from edgeprune.single import run_stage
+
+    master = None if teacher is None else replace(source, path=teacher)
+    task = replace(task, teacher=master, overwrite=overwrite)
+    _print(run_stage(task, stage, chosen.finetune, progress()), task, json)
+
+
+def quantize(
+    model: opt.ModelArgument,
+    output: opt.OutputOption,
+    data: opt.DataOption = None,
+    limit: opt.LimitOption = None,
+    arch: opt.ArchOption = None,
+    input_shape: opt.ShapeOption = None,
+    trust_pickle: opt.TrustOption = False,
+    target: opt.TargetOption = "host",
+    recipe: opt.RecipeOption = None,
+    numerics: opt.NumericsOption = None,
+    overwrite: opt.OverwriteOption = False,
+    json: opt.JsonOption = False,
+    seed: opt.SeedOption = None,
+    threads: opt.ThreadsOption = None,
+) -> None:
+    """Put a model into the numbers that a target runs best, or into the ones asked for."""
+    chosen = opt.recipe(recipe, {"seed": seed, "quantize.numerics": opt.numerics(numerics)})
+    source = opt.source(model, arch, input_shape, trust_pickle)
+    task = _task(source, target, output, opt.data_source(data, limit), chosen.seed, threads)
+    from edgeprune.quantize import quantize as stage
+    from edgeprune.single import run_stage
+
+    task = replace(task, overwrite=overwrite)
+    _print(run_stage(task, stage, chosen.quantize, progress()), task, json)
+
+
+def export(
+    model: opt.ModelArgument,
+    output: opt.OutputOption,
+    data: opt.DataOption = None,
+    limit: opt.LimitOption = None,
+    arch: opt.ArchOption = None,
+    input_shape: opt.ShapeOption = None,
+    trust_pickle: opt.TrustOption = False,
+    target: opt.TargetOption = "host",
+    recipe: opt.RecipeOption = None,
+    format: opt.FormatOption = None,
+    batch: opt.BatchOption = None,
+    overwrite: opt.OverwriteOption = False,
+    json: opt.JsonOption = False,
+    seed: opt.SeedOption = None,
+    threads: opt.ThreadsOption = None,
+) -> None:
+    """Write a model as ONNX and TFLite into a folder, each file run and held against the model."""
+    changes = {"seed": seed, "export.formats": format, "export.batch": opt.batch(batch)}
+    chosen = opt.recipe(recipe, changes)
+    source = opt.source(model, arch, input_shape, trust_pickle)
+    task = _task(source, target, output, opt.data_source(data, limit), chosen.seed, threads)
+    from edgeprune.single import export_files
+
+    task = replace(task, overwrite=overwrite)
+    _print(export_files(task, chosen.export, progress()), task, json)
+
+
+def _task(
+    source: Source,
+    target: str,
+    output: Path,
+    data: DataSource | None,
+    seed: int,
+    threads: int | None,
+) -> Task:
+    found = find_target(target)
+    return Task(source, found, output, data, seed=seed, threads=opt.use_threads(threads))
+
+
+def _print(report: StageReport, task: Task, as_json: bool) -> None:
+    if as_json:
+        show.as_json(report.model_dump(mode="json"))
+        return
+    show.stage(report)
+    typer.echo(f"{task.output}")

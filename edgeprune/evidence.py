@@ -1,0 +1,135 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a run can show: figures of its artifacts, the report, the manifest."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from hashlib import sha256
+from pathlib import Path
+
+import numpy as np
+
+from edgeprune.data import Data
+from edgeprune.export.feed import artifact_runner
+from edgeprune.figure import counted
+from edgeprune.gate import judge
+from edgeprune.job import Job
+from edgeprune.profiler.machine import describe, versions
+from edgeprune.profiler.profile import Profile, profile
+from edgeprune.report import markdown, to_json
+from edgeprune.report.schema import Manifest, RunReport, StageReport
+from edgeprune.step import Run, Step
+from edgeprune.workspace import file_hash
+
+__all__ = ["measure", "result_files", "run_report"]
+
+
+def measure(job: Job, run: Run, yardstick: Step, final: Step) -> Profile:
+    """Figures of the final artifacts and of the dense float ones, measured interleaved.
+
+    The final ones are also scored, by running them over the evaluation data.
+
+    Raises:
+        InputError: A runtime refuses a file.
+        DeviceError: A measuring process died.
+    """
+    dense = {f"dense{path.suffix}": path for path in yardstick.files().values()}
+    files = dense | final.files()
+    found = _profile(job, run, files) if job.profile else _sizes(files)
+    if run.judge is not None:
+        for artifact in final.report.artifacts:
+            run.context.progress.say(f"evaluate {artifact.file}")
+            execute = artifact_runner(files[artifact.file], final.model, job.threads)
+            found.figures[artifact.file].update(run.judge.figures(execute))
+    return found
+
+
+def run_report(job: Job, run: Run, steps: Sequence[Step], found: Profile) -> RunReport:
+    """All that the run found out, with a verdict for each budget."""
+    data = run.context.data
+    artifacts = steps[-1].report.artifacts
+    figures = {artifact.file: found.figures[artifact.file] for artifact in artifacts}
+    here = job.profile and job.target.reach.how == "local"
+    return RunReport(
+        model=job.source.path.name,
+        target=job.target.name,
+        data=None if data is None else data.name,
+        metric=None if run.judge is None else run.judge.metric,
+        seed=job.recipe.seed,
+        stages=tuple(_noted(step, data) for step in steps),
+        artifacts=artifacts,
+        profile=found.figures,
+        verdicts=judge(job.target.budgets, figures, target=job.target, device_measured=here),
+        not_measured=(*_not_measured(job, run), *found.not_measured),
+        machine=found.machine,
+        versions=versions(),
+    )
+
+
+def result_files(report: RunReport, run: Run, final: Step) -> dict[str, Path | str]:
+    """The files of a result, by name: a file to copy, or a text to write."""
+    files = final.files() | {"model.pt2": final.folder / "model.pt2"}
+    texts = {"report.json": to_json(report), "report.md": markdown(report)}
+    hashes = {name: file_hash(path) for name, path in files.items()}
+    hashes |= {name: sha256(text.encode()).hexdigest() for name, text in texts.items()}
+    data = run.context.data
+    manifest = Manifest(
+        run=run.work.key,
+        target=report.target,
+        files=hashes,
+        artifacts=report.artifacts,
+        preprocessing=None if data is None else data.preprocessing,
+        figures=report.profile,
+        verdicts=report.verdicts,
+        versions=report.versions,
+    )
+    return files | texts | {"manifest.json": to_json(manifest)}
+
+
+def _profile(job: Job, run: Run, files: Mapping[str, Path]) -> Profile:
+    """Measure on this machine, on a sample of the data where there is some."""
+    run.context.progress.say("profile")
+    inputs = None
+    if run.context.data is not None:
+        inputs = (run.work.folder / "inputs.npz").absolute()
+        sample = next(run.context.data.evaluation(1)).inputs
+        np.savez(inputs, *(tensor.numpy() for tensor in sample))
+    return profile(
+        {name: path.absolute() for name, path in files.items()},
+        job.recipe.profile,
+        threads=min(job.target.threads, job.threads),
+        seed=job.recipe.seed,
+        inputs=inputs,
+        progress=run.context.progress,
+    )
+
+
+def _sizes(files: Mapping[str, Path]) -> Profile:
+    """All that is known of files that nobody profiles: their bytes."""
+    figures = {
+        name: {"bytes": counted(path.stat().st_size, "B", "size of the file")}
+        for name, path in files.items()
+    }
+    return Profile(figures, ("latency and memory: --no-profile was given",), (), describe())
+
+
+def _noted(step: Step, data: Data | None) -> StageReport:
+    """The step's report; what was left out of the data is known in full only now."""
+    if step.report.stage != "load" or data is None:
+        return step.report
+    return step.report.model_copy(update={"notes": (*step.report.notes, *data.notes)})
+
+
+def _not_measured(job: Job, run: Run) -> tuple[str, ...]:
+    missing = []
+    if run.judge is None or run.context.data is None:
+        missing.append("accuracy: no data was given (--data), so nothing was evaluated or tuned")
+    elif run.judge.reason is not None:
+        missing.append(f"accuracy: {run.judge.reason}")
+    elif run.judge.metric != "accuracy":
+        missing.append("accuracy: without labels for it, agreement with the dense model is given")
+    if job.data is not None and job.data.limit is not None:
+        missing.append(f"the whole data: --limit {job.data.limit} samples of each part")
+    if job.target.reach.how != "local":
+        missing.append(f"latency and memory on {job.target.name}: it wasn't at hand")
+    return tuple(missing)

@@ -1,0 +1,101 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The whole of edgeprune on one page: ``compress`` takes a model through all stages, in order.
+
+A stage is a function ``(model, options, context) -> (model, report)``; ``run.step`` calls it,
+weighs what comes out, and seals it in the work folder, so that a killed run can go on from there.
+"""
+
+from __future__ import annotations
+
+from time import perf_counter
+
+import torch
+
+from edgeprune.context import Context
+from edgeprune.data import Data
+from edgeprune.evidence import measure, result_files, run_report
+from edgeprune.export import export
+from edgeprune.finetune import finetune
+from edgeprune.inputs import load_model, make_judge, open_source
+from edgeprune.job import Job
+from edgeprune.model import Model
+from edgeprune.profiler.machine import versions
+from edgeprune.progress import Progress, Silent
+from edgeprune.prune import prune
+from edgeprune.quantize import quantize
+from edgeprune.report import read_report
+from edgeprune.report.schema import RunReport, StageReport
+from edgeprune.step import Run, Step, weigh
+from edgeprune.workspace import Workspace, chain, check, claim
+
+__all__ = ["compress"]
+
+
+def compress(job: Job, progress: Progress | None = None) -> RunReport:
+    """Take a model to a device's artifacts in ``<out>/<target>/``.
+
+    The dense model is exported first, as the yardstick of all figures: a model that can't be
+    exported is found out before any training.
+
+    Raises:
+        InputError: The model, the data, an option or the output folder can't be used.
+        CheckFailed: An artifact differs from its model.
+        DeviceError: A measuring process died.
+    """
+    progress = progress or Silent()
+    out, name, recipe = job.out, job.target.name, job.recipe
+    check(out, name, overwrite=job.overwrite or job.resume)
+    torch.set_num_threads(job.threads)
+
+    progress.say("load")
+    start = perf_counter()
+    data = open_source(job.data, recipe.seed)
+    dense = load_model(job.source, data)
+    seconds = perf_counter() - start
+
+    root = _root_key(job, dense, data)
+    flags = {"overwrite": job.overwrite, "resume": job.resume, "keep": job.keep_work}
+    with claim(out, name, _run_key(job, root), **flags) as work:
+        if job.resume and work.published():
+            progress.say(f"{work.result}: was done before the interruption")
+            return read_report(work.result / "report.json")
+        run = _run(job, work, dense, data, progress)
+
+        loaded = _loaded(run, dense, root, seconds)
+        yardstick = run.step("dense", export, recipe.export, loaded)
+        pruned = run.step("prune", prune, recipe.prune, loaded)
+        tuned = run.step("finetune", finetune, recipe.finetune, pruned)
+        small = run.step("quantize", quantize, recipe.quantize, tuned)
+        final = run.step("export", export, recipe.export, small)
+
+        figures = measure(job, run, yardstick, final)
+        report = run_report(job, run, (loaded, pruned, tuned, small, final), figures)
+        work.publish(result_files(report, run, final))
+    return report
+
+
+def _root_key(job: Job, dense: Model, data: Data | None) -> str:
+    """The hash of all that every stage depends on."""
+    facts = job.target.model_dump(mode="json", exclude={"budgets", "reach"})
+    samples = None if data is None else data.fingerprint
+    return chain(dense.fingerprint(), facts, samples, job.recipe.seed, job.threads, versions())
+
+
+def _run_key(job: Job, root: str) -> str:
+    """The hash of all that the result depends on: the run's name."""
+    budgets = job.target.budgets.model_dump(mode="json")
+    return chain(root, job.recipe.model_dump(mode="json"), budgets, job.profile)
+
+
+def _run(job: Job, work: Workspace, dense: Model, data: Data | None, progress: Progress) -> Run:
+    seed, threads = job.recipe.seed, job.threads
+    context = Context(job.target, work.folder, data, dense, seed, threads, progress)
+    return Run(work, context, make_judge(dense, context))
+
+
+def _loaded(run: Run, dense: Model, key: str, seconds: float) -> Step:
+    """The loaded model as the step that all others follow."""
+    own = None if run.judge is None else run.judge.dense()
+    figures = weigh(dense) | ({} if own is None else {"score": own})
+    report = StageReport(stage="load", seconds=seconds, figures=figures)
+    return Step(dense, report, run.work.folder, key)

@@ -1,0 +1,62 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What ``compress`` would do, as far as it can be known without doing it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from edgeprune.context import Context
+from edgeprune.figure import Figure
+from edgeprune.inputs import load_model, open_source
+from edgeprune.job import Job
+from edgeprune.progress import Progress, Silent
+from edgeprune.prune import PrunePlan, plan
+from edgeprune.quantize import Choice, decide
+from edgeprune.step import weigh
+from edgeprune.workspace import check
+
+__all__ = ["Preview", "preview"]
+
+
+@dataclass(frozen=True)
+class Preview:
+    """The decisions of a run, before it."""
+
+    job: Job
+    dense: dict[str, Figure]
+    """Parameters, MACs and bytes of the model as loaded."""
+    samples: dict[str, int] | None
+    """In each part of the data; ``None`` without data."""
+    prune: PrunePlan
+    numerics: Choice
+
+
+def preview(job: Job, progress: Progress | None = None) -> Preview:
+    """Load the model, plan the pruning, decide the numerics; writes nothing.
+
+    Raises:
+        InputError: The model, the data, an option or the output folder can't be used.
+    """
+    progress = progress or Silent()
+    check(job.out, job.target.name, overwrite=job.overwrite or job.resume)
+    torch.set_num_threads(job.threads)
+    seed = job.recipe.seed
+    data = open_source(job.data, seed)
+    dense = load_model(job.source, data)
+    context = Context(job.target, job.out, data, dense, seed, job.threads, progress)
+    choice = decide(
+        dense,
+        job.recipe.quantize,
+        job.target,
+        calibrated=data is not None,
+        formats=job.recipe.export.formats,
+    )
+    return Preview(
+        job,
+        weigh(dense),
+        None if data is None else data.sizes,
+        plan(dense, job.recipe.prune, context),
+        choice,
+    )

@@ -1,0 +1,92 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One stage alone, over files: the commands ``prune``, ``finetune``, ``quantize``, ``export``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+
+from edgeprune.context import Context
+from edgeprune.errors import OutputError
+from edgeprune.export import export
+from edgeprune.export.feed import artifact_runner
+from edgeprune.inputs import load_model, make_judge, open_source
+from edgeprune.job import Task
+from edgeprune.model import Model, runner, save
+from edgeprune.progress import Progress
+from edgeprune.recipe import ExportOptions
+from edgeprune.report.schema import StageReport
+from edgeprune.step import weigh
+from edgeprune.toml import Config
+from edgeprune.workspace import staged
+
+__all__ = ["export_files", "run_stage"]
+
+Options = TypeVar("Options", bound=Config)
+Stage = Callable[[Model, Options, Context], tuple[Model, StageReport]]
+
+
+def run_stage(
+    task: Task, stage: Stage[Options], options: Options, progress: Progress
+) -> StageReport:
+    """Carry out one stage and write the model that it gives to ``task.output``.
+
+    Raises:
+        InputError: The model, the data, an option or the output can't be used.
+    """
+    _refuse(task.output, task.overwrite)
+    with staged(task.output) as folder:
+        before, context = _open(task, folder, progress)
+        after, report = stage(before, options, context)
+        figures = weigh(after)
+        judge = make_judge(context.dense or before, context)
+        if judge is not None:
+            figures |= judge.figures(runner(after, task.threads))
+        save(after, folder / "model.pt2")
+        (folder / "model.pt2").replace(task.output)
+    return report.model_copy(update={"figures": figures | report.figures})
+
+
+def export_files(task: Task, options: ExportOptions, progress: Progress) -> StageReport:
+    """Write the artifacts of a model into the folder ``task.output``.
+
+    Raises:
+        InputError: The model, an option or the output can't be used.
+        CheckFailed: An artifact differs from the model; nothing is written.
+    """
+    for form in options.formats or task.target.formats:
+        _refuse(task.output / f"model.{form}", task.overwrite)
+    with staged(task.output) as folder:
+        model, context = _open(task, folder, progress)
+        _, report = export(model, options, context)
+        figures, judge = weigh(model), make_judge(context.dense or model, context)
+        if judge is not None:
+            for artifact in report.artifacts:
+                run = artifact_runner(folder / artifact.file, model, task.threads)
+                named = judge.figures(run).items()
+                figures |= {f"{key} of {artifact.file}": figure for key, figure in named}
+        task.output.mkdir(exist_ok=True)
+        for artifact in report.artifacts:
+            (folder / artifact.file).replace(task.output / artifact.file)
+    return report.model_copy(update={"figures": figures | report.figures})
+
+
+def _open(task: Task, folder: Path, progress: Progress) -> tuple[Model, Context]:
+    torch.set_num_threads(task.threads)
+    torch.manual_seed(task.seed)
+    progress.say("load")
+    data = open_source(task.data, task.seed)
+    model = load_model(task.source, data)
+    teacher = None if task.teacher is None else load_model(task.teacher, data)
+    context = Context(task.target, folder, data, teacher, task.seed, task.threads, progress)
+    return model, context
+
+
+def _refuse(path: Path, overwrite: bool) -> None:
+    if path.is_dir():
+        raise OutputError(f"{path}: is a folder; name a file")
+    if path.exists() and not overwrite:
+        raise OutputError(f"{path}: is there already; --overwrite replaces it")

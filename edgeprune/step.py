@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One step of a run: do a stage, or take it up where it was done before; and what it weighs now."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+
+from edgeprune.channels import macs
+from edgeprune.context import Context
+from edgeprune.evaluate import Judge
+from edgeprune.figure import Figure, counted
+from edgeprune.model import Model, parameters, read, runner, save, state_bytes
+from edgeprune.report.schema import StageReport
+from edgeprune.toml import Config
+from edgeprune.workspace import Workspace, chain, write
+
+__all__ = ["Run", "Step", "weigh"]
+
+Options = TypeVar("Options", bound=Config)
+Stage = Callable[[Model, Options, Context], tuple[Model, StageReport]]
+
+
+@dataclass(frozen=True)
+class Step:
+    """A finished stage: the model that it gave, its report, its folder and its key."""
+
+    model: Model
+    report: StageReport
+    folder: Path
+    key: str
+
+    def files(self) -> dict[str, Path]:
+        """The artifacts that it wrote, by file name."""
+        return {artifact.file: self.folder / artifact.file for artifact in self.report.artifacts}
+
+
+@dataclass(frozen=True)
+class Run:
+    """What all steps of a run share."""
+
+    work: Workspace
+    context: Context
+    judge: Judge | None
+
+    def step(
+        self,
+        name: str,
+        stage: Stage[Options],
+        options: Options,
+        before: Step,
+    ) -> Step:
+        """Carry out ``stage`` on the model of ``before``, or read what it gave an earlier run.
+
+        The model always comes back from its file, so that the steps after a resumed one get the
+        very same object as after an undisturbed one.
+        """
+        key = chain(before.key, name, options.model_dump(mode="json"))
+        folder = self.work.folder / name
+        if self.work.sealed(name, key):
+            self.context.progress.say(f"{name}: done before the interruption, taken up")
+        else:
+            self.context.progress.say(name)
+            context = replace(self.context, folder=self.work.begin(name, key))
+            torch.manual_seed(context.seed)
+            model, report = stage(before.model, options, context)
+            same = model.program is before.model.program
+            figures = before.report.figures if same else self.figures(model)
+            report = report.model_copy(update={"figures": figures | report.figures})
+            save(model, folder / "model.pt2")
+            write(folder / "report.json", report.model_dump_json())
+            made = [artifact.file for artifact in report.artifacts]
+            self.work.seal(name, key, ["model.pt2", "report.json", *made])
+        return Step(
+            read(folder / "model.pt2"),
+            StageReport.model_validate_json((folder / "report.json").read_bytes()),
+            folder,
+            key,
+        )
+
+    def figures(self, model: Model) -> dict[str, Figure]:
+        """What a model weighs and how good it is."""
+        if self.judge is None:
+            return weigh(model)
+        return weigh(model) | self.judge.figures(runner(model, self.context.threads))
+
+
+def weigh(model: Model) -> dict[str, Figure]:
+    """Parameters, multiply-accumulates and bytes of a model."""
+    return {
+        "parameters": counted(parameters(model), "parameters", "trainable values of the model"),
+        "macs": counted(macs(model), "MACs", "of one sample, from the shapes in the graph"),
+        "bytes": counted(state_bytes(model), "B", "weights and buffers as they are stored"),
+    }
