@@ -21,6 +21,7 @@ def figure(value: float, unit: str, low: float | None = None, high: float | None
         (figure(40_551_360, "MACs", 4e7, 4.1e7), "40.6 M (40 M to 41 M)"),
         (figure(0.45, "x", 0.4, 0.5), "0.45x (0.40 to 0.50)"),
         (figure(0, "B"), "0 B"),
+        (figure(38.46, "dB"), "38.5 dB"),
         (None, "\u2013"),
     ],
 )
