@@ -1,0 +1,340 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Arrays in memory: checked once, then handed out by rows."""
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from edgeprune.data.layout import EVALUATION_NAMES, TRAIN_NAMES, choose_splits
+from edgeprune.data.pool import Found, Rows
+from edgeprune.data.spec import DataSpec, Layout, Source
+from edgeprune.errors import DataError, nearest
+from edgeprune.progress import Progress, Silent
+
+__all__ = [
+    "ArrayPool",
+    "as_arrays",
+    "checked",
+    "found_arrays",
+    "layout_of",
+    "name_columns",
+    "usable_array",
+]
+
+INPUT_NAMES = ("x", "X", "images", "image", "data", "inputs", "pixel_values")
+TOKEN_NAMES = ("input_ids", "attention_mask", "token_type_ids")
+LABEL_NAMES = ("y", "Y", "labels", "label", "target", "targets")
+_SLICE = 4096
+"""Rows looked at together, so that a check needs little memory beside the array."""
+
+
+@dataclass(frozen=True)
+class ArrayPool:
+    """Arrays of equal length, one an input, and the labels. A pool and its samples in one."""
+
+    inputs: tuple[NDArray[Any], ...]
+    labels: Rows | None
+    left_out: tuple[str, ...] = ()
+
+    @property
+    def sample_bytes(self) -> int:
+        """Nothing more: the arrays are in memory already."""
+        return 0
+
+    def __len__(self) -> int:
+        """Count of samples."""
+        return len(self.inputs[0])
+
+    def load(self, rows: Rows, *, keep: bool, progress: Progress) -> "ArrayPool":
+        """Copy ``rows`` out."""
+        labels = None if self.labels is None else self.labels[rows]
+        return ArrayPool(tuple(array[rows] for array in self.inputs), labels)
+
+    def take(self, rows: Rows) -> tuple[tuple[Tensor, ...], Rows]:
+        """The inputs of ``rows``."""
+        return tuple(torch.from_numpy(array[rows]) for array in self.inputs), rows
+
+    def notes(self) -> tuple[str, ...]:
+        """What was left out."""
+        return self.left_out
+
+
+def found_arrays(
+    read: Callable[[str], NDArray[Any]], names: Sequence[str], spec: DataSpec, where: str
+) -> Found:
+    """Splits, inputs and labels among named arrays.
+
+    With splits the names carry them: ``x_train`` or ``train_x``. Only the arrays that are used are
+    read.
+
+    Raises:
+        DataError: Nothing usable is there, or an array is unusable (see ``checked``).
+    """
+    source = spec.source
+    train, evaluation, said = choose_splits(_split_names(names, source), source, where, "arrays")
+    splits = (train,) if evaluation is None else (train, evaluation)
+    parts = [_part(read, _columns(names, split), spec, where) for split in splits]
+    if len(parts) > 1:
+        _alike(parts[0], parts[1], where)
+    notes = [*said, *(note for part in parts for note in part.left_out)]
+    layout = layout_of(parts[0].inputs[0], source, where)
+    if source.layout is None and layout not in (None, "NCHW"):
+        notes.append(f"the axes of the arrays were taken for {layout}")
+    return Found(
+        train=parts[0],
+        evaluation=parts[1] if len(parts) > 1 else None,
+        classes=source.classes if isinstance(source.classes, tuple) else None,
+        shape=parts[0].inputs[0].shape[1:],
+        eight_bit=parts[0].inputs[0].dtype == np.uint8,
+        layout=layout,
+        preprocessing=spec.preprocessing,
+        facts=tuple(
+            _fact(f"{split}/{i}", array)
+            for split, part in zip(splits, parts, strict=True)
+            for i, array in enumerate((*part.inputs, part.labels))
+            if array is not None
+        ),
+        notes=tuple(notes),
+    )
+
+
+def _part(
+    read: Callable[[str], NDArray[Any]], columns: dict[str, str], spec: DataSpec, where: str
+) -> ArrayPool:
+    inputs, labels = name_columns(list(columns), spec.source, where)
+    arrays = {columns[name]: read(columns[name]) for name in inputs}
+    return checked(
+        arrays, None if labels is None else (columns[labels], read(columns[labels])), spec, where
+    )
+
+
+def _split_names(names: Sequence[str], source: Source) -> list[str]:
+    """Splits that array names carry, as ``x_train`` and ``train_x`` do."""
+    wanted = [name for name in (source.train, source.evaluation) if name]
+    found = [name for name in (*TRAIN_NAMES, *EVALUATION_NAMES) if _carrying(names, name)]
+    both = {name in TRAIN_NAMES for name in found} == {True, False}
+    if not both and len({a for name in found for a in _carrying(names, name).values()}) < len(
+        names
+    ):
+        found = []  # one such name among others is an array's own, as in val_index
+    return [*found, *(name for name in wanted if name not in found and _carrying(names, name))]
+
+
+def _carrying(names: Sequence[str], split: str) -> dict[str, str]:
+    found = {}
+    for name in names:
+        if name.endswith(f"_{split}"):
+            found[name.removesuffix(f"_{split}")] = name
+        elif name.startswith(f"{split}_"):
+            found[name.removeprefix(f"{split}_")] = name
+    return found
+
+
+def _columns(names: Sequence[str], split: str | None) -> dict[str, str]:
+    """Array by its name without the split."""
+    return {name: name for name in names} if split is None else _carrying(names, split)
+
+
+def name_columns(
+    names: Sequence[str], source: Source, where: str
+) -> tuple[tuple[str, ...], str | None]:
+    """Which of ``names`` are the inputs, and which the labels.
+
+    Raises:
+        DataError: A name of the spec isn't there, or the inputs can't be told without it.
+    """
+    for name in (*source.inputs, *([source.labels] if source.labels else [])):
+        if name not in names:
+            raise DataError(
+                f"{where}: no array or column '{name}'{nearest(name, names)}; "
+                f"there: {', '.join(names)}"
+            )
+    labels = source.labels or next((name for name in LABEL_NAMES if name in names), None)
+    if source.inputs:
+        return source.inputs, labels if labels not in source.inputs else None
+    if tokens := tuple(name for name in TOKEN_NAMES if name in names):
+        return tokens, labels
+    usual = [name for name in INPUT_NAMES if name in names]
+    rest = usual or [name for name in names if name != labels]
+    if len(rest) != 1:
+        raise DataError(
+            f"{where}: can't tell the inputs among {', '.join(names) or 'none'}; "
+            f"name one of them {' or '.join(INPUT_NAMES[:3])}, or give source.inputs in a spec"
+        )
+    return (rest[0],), labels
+
+
+def checked(
+    inputs: Mapping[str, NDArray[Any]],
+    labels: tuple[str, NDArray[Any]] | None,
+    spec: DataSpec,
+    where: str,
+) -> ArrayPool:
+    """Arrays that every batch can rely on: ``float32``, ``int64``, ``bool`` or 8-bit images.
+
+    Rows with a value that isn't finite, or with a label outside the range, are an error, or are
+    left out and counted where the spec says ``on_error = "skip"``.
+
+    Args:
+        inputs: One array ``[N, ...]`` an input, by name.
+        labels: Name and class indices, ``[N]`` or ``[N, 1]``.
+        spec: Gives the classes and what to do about bad rows.
+        where: The source, for messages.
+
+    Raises:
+        DataError: A wrong type or shape, counts that differ, no rows, or a bad row.
+    """
+    arrays = {name: usable_array(a, f"{where}: array '{name}'") for name, a in inputs.items()}
+    first = next(iter(arrays))
+    count = len(arrays[first])
+    if count == 0:
+        raise DataError(f"{where}: array '{first}' has no rows")
+    good = np.ones(count, np.bool_)
+    for name, array in arrays.items():
+        if len(array) != count:
+            raise DataError(
+                f"{where}: array '{name}' has {len(array)} rows and '{first}' has {count}"
+            )
+        good &= _finite_rows(array, f"{where}: array '{name}'", spec.skips)
+    numbers = None
+    if labels is not None:
+        what = f"{where}: labels '{labels[0]}'"
+        numbers = _labels(labels[1], what, count)
+        good &= _in_range(numbers, spec, what)
+    pool = ArrayPool(tuple(arrays.values()), numbers)
+    if good.all():
+        return pool
+    if not good.any():
+        raise DataError(f"{where}: no row of '{first}' can be used")
+    kept = pool.load(np.flatnonzero(good), keep=True, progress=Silent())
+    bad = count - len(kept)
+    return replace(kept, left_out=(f"{bad} rows with bad values or labels were left out",))
+
+
+def usable_array(array: NDArray[Any], what: str) -> NDArray[Any]:
+    """``array`` as batches have it: ``float32``, ``int64``, ``bool``; 8-bit images as they are.
+
+    Raises:
+        DataError: Another type (complex, strings, objects), or a single value.
+    """
+    if array.ndim == 0:
+        raise DataError(f"{what} is a single value; its first axis must be the samples")
+    if array.dtype.kind not in "fiub":
+        raise DataError(f"{what} has type {array.dtype}; allowed: floats, integers, bool")
+    if array.dtype.kind == "f":
+        with np.errstate(over="ignore"):  # what becomes infinite is found by the finite check
+            return np.ascontiguousarray(array, np.float32)
+    if array.dtype == np.uint8 and array.ndim > 2:
+        return np.ascontiguousarray(array)
+    if array.dtype.kind == "b":
+        return np.ascontiguousarray(array)
+    if array.dtype == np.uint64 and array.size and array.max() > np.iinfo(np.int64).max:
+        raise DataError(f"{what} has values above {np.iinfo(np.int64).max}")
+    return np.ascontiguousarray(array, np.int64)
+
+
+def _finite_rows(array: NDArray[Any], what: str, skip: bool) -> NDArray[np.bool_]:
+    good = np.ones(len(array), np.bool_)
+    if array.dtype.kind != "f":
+        return good
+    for start in range(0, len(array), _SLICE):
+        part = array[start : start + _SLICE].reshape(len(array[start : start + _SLICE]), -1)
+        good[start : start + _SLICE] = np.isfinite(part).all(1)
+    if not skip and not good.all():
+        row = int(np.flatnonzero(~good)[0])
+        raise DataError(f"{what} has a value in row {row} that isn't finite (NaN or infinite)")
+    return good
+
+
+def _labels(labels: NDArray[Any], what: str, count: int) -> Rows:
+    flat = labels[:, 0] if labels.ndim == 2 and labels.shape[1] == 1 else labels
+    if flat.ndim != 1:
+        raise DataError(
+            f"{what} have shape {list(labels.shape)}; one class index a sample is needed"
+        )
+    if len(flat) != count:
+        raise DataError(f"{what} have {len(flat)} rows for {count} inputs")
+    if flat.dtype.kind not in "iu":
+        raise DataError(f"{what} have type {flat.dtype}; they must be integer class indices")
+    return flat.astype(np.int64)
+
+
+def _in_range(labels: Rows, spec: DataSpec, what: str) -> NDArray[np.bool_]:
+    classes = spec.source.classes
+    limit = len(classes) if isinstance(classes, tuple) else classes
+    good = labels >= 0
+    if limit is not None:
+        good &= labels < limit
+    if not spec.skips and not good.all():
+        row = int(np.flatnonzero(~good)[0])
+        allowed = "0 and more" if limit is None else f"0 to {limit - 1}"
+        raise DataError(
+            f"{what}: label {labels[row]} in row {row} is out of range; allowed: {allowed}"
+        )
+    return good
+
+
+def _alike(train: ArrayPool, evaluation: ArrayPool, where: str) -> None:
+    for a, b in zip(train.inputs, evaluation.inputs, strict=False):
+        if a.shape[1:] != b.shape[1:] or a.dtype != b.dtype:
+            raise DataError(
+                f"{where}: training samples are {a.dtype}{list(a.shape[1:])}, "
+                f"evaluation samples {b.dtype}{list(b.shape[1:])}"
+            )
+    if len(train.inputs) != len(evaluation.inputs):
+        raise DataError(f"{where}: the training and evaluation splits have different inputs")
+    if (train.labels is None) != (evaluation.labels is None):
+        which = "training" if train.labels is None else "evaluation"
+        raise DataError(f"{where}: the {which} split has no labels, but the other one has")
+
+
+def layout_of(array: NDArray[Any], source: Source, where: str) -> Layout | None:
+    """Axes of an array of images: the spec's, else by shape and type; ``None`` if it is none.
+
+    Raises:
+        DataError: The spec's layout has another number of axes.
+    """
+    if source.layout is not None:
+        if len(source.layout) != array.ndim:
+            raise DataError(
+                f"{where}: source.layout is {source.layout}, but the first input has shape "
+                f"{list(array.shape)}"
+            )
+        return source.layout
+    if array.ndim == 3 and array.dtype == np.uint8:
+        return "NHW"
+    if array.ndim != 4:
+        return None
+    if array.shape[3] in (1, 3) and array.shape[1] not in (1, 3):
+        return "NHWC"
+    return "NCHW"
+
+
+def _fact(name: str, array: NDArray[Any]) -> str:
+    digest = hashlib.sha256()
+    if array.ndim:
+        for start in range(0, len(array), _SLICE):
+            digest.update(np.ascontiguousarray(array[start : start + _SLICE]).data)
+    return f"{name}\t{array.dtype.str}\t{list(array.shape)}\t{digest.hexdigest()}"
+
+
+def as_arrays(values: Mapping[str, Any], where: str) -> dict[str, NDArray[Any]]:
+    """Values of a dictionary as arrays; tensors and sequences are taken over.
+
+    Raises:
+        DataError: A value is no array of equal rows.
+    """
+    found = {}
+    for name, value in values.items():
+        try:
+            plain = value.detach().cpu().numpy() if isinstance(value, Tensor) else value
+            found[str(name)] = np.asarray(plain)
+        except (TypeError, ValueError) as error:
+            raise DataError(f"{where}: '{name}' is no array: {error}") from None
+    return found

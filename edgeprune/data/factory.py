@@ -1,0 +1,210 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Data made by Python: the user's ``package.module:function``, and scikit-learn's digits."""
+
+import hashlib
+import importlib
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from edgeprune.data.arrays import as_arrays, checked, found_arrays, layout_of, usable_array
+from edgeprune.data.pool import Found, Rows, watched
+from edgeprune.data.spec import DataSpec
+from edgeprune.errors import DataError, MissingExtra
+from edgeprune.progress import Progress
+
+__all__ = ["open_digits", "open_factory"]
+
+
+def open_digits(spec: DataSpec) -> Found:
+    """The 1797 handwritten digits inside scikit-learn: ``[N, 8, 8]``, values 0 to 16.
+
+    Raises:
+        MissingExtra: scikit-learn isn't installed.
+    """
+    try:
+        from sklearn.datasets import load_digits
+    except ImportError:
+        raise MissingExtra("scikit-learn", "compress") from None
+    images, labels = load_digits().images, load_digits().target
+    arrays: dict[str, NDArray[Any]] = {"x": images.astype(np.uint8), "y": labels}
+    return found_arrays(arrays.__getitem__, list(arrays), spec, "digits")
+
+
+def open_factory(spec: DataSpec, memory: int, seed: int, progress: Progress) -> Found:
+    """What the user's function returns: a dictionary of arrays, or a torch ``Dataset``.
+
+    A dataset gives ``x``, ``(x, y)``, or ``(x, ..., y)`` for several inputs; ``y`` is an integer
+    class index. It is gone through once, and kept where it fits into ``memory`` bytes. Transforms
+    that draw from torch's random numbers draw from ``seed``.
+
+    Raises:
+        DataError: The function can't be imported, fails, or returns something else.
+    """
+    where = str(spec.source.factory)
+    with _current_folder_importable(), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        made = _call(where)
+        if isinstance(made, Mapping):
+            arrays = as_arrays(made, where)
+            return found_arrays(arrays.__getitem__, list(arrays), spec, where)
+        if hasattr(made, "__getitem__") and hasattr(made, "__len__"):
+            return _open_dataset(made, spec, where, memory, progress)
+    raise DataError(
+        f"{where}: returned {type(made).__name__}; needed is a dictionary of arrays, or a torch "
+        "Dataset with __getitem__ and __len__"
+    )
+
+
+@contextmanager
+def _current_folder_importable() -> Iterator[None]:
+    folder = str(Path.cwd())
+    sys.path.insert(0, folder)
+    try:
+        yield
+    finally:
+        if folder in sys.path:
+            sys.path.remove(folder)
+
+
+def _call(name: str) -> Any:
+    module, _, attribute = name.partition(":")
+    try:
+        function = getattr(importlib.import_module(module), attribute)
+        return function()
+    except Exception as error:  # the user's code raises anything
+        raise DataError(f"{name}: {_reason(error)}") from error
+
+
+def _reason(error: Exception) -> str:
+    lines = str(error).splitlines()
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+
+
+@dataclass(frozen=True)
+class _Items:
+    """A torch dataset that doesn't fit into memory: its items are made when they are taken."""
+
+    dataset: Any
+    rows: Rows
+    labels: Rows | None
+    where: str
+    sample_bytes: int = 0
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def load(self, rows: Rows, *, keep: bool, progress: Progress) -> "_Items":
+        labels = None if self.labels is None else self.labels[rows]
+        return _Items(self.dataset, self.rows[rows], labels, self.where)
+
+    def take(self, rows: Rows) -> tuple[tuple[Tensor, ...], Rows]:
+        items = [_item(self.dataset, row, self.where)[0] for row in self.rows[rows].tolist()]
+        arrays = _stacked(items, self.where).items()
+        usable = (usable_array(array, f"{self.where}: {name}") for name, array in arrays)
+        return tuple(torch.from_numpy(array) for array in usable), rows
+
+    def notes(self) -> tuple[str, ...]:
+        return ()
+
+
+def _open_dataset(
+    dataset: Any, spec: DataSpec, where: str, memory: int, progress: Progress
+) -> Found:
+    if len(dataset) == 0:
+        raise DataError(f"{where}: returned an empty dataset")
+    first, _ = _item(dataset, 0, where)
+    keep = sum(array.nbytes for array in first) * len(dataset) <= memory
+    kept: list[tuple[NDArray[Any], ...]] = []
+    labels: list[int | None] = []
+    digest = hashlib.sha256()
+    for row in watched(range(len(dataset)), f"reading {where}", progress):
+        inputs, label = _item(dataset, row, where)
+        labels.append(label)
+        for array in inputs:
+            digest.update(np.ascontiguousarray(array).data)
+        if keep:
+            kept.append(inputs)
+        elif not all(np.isfinite(array).all() for array in inputs if array.dtype.kind == "f"):
+            raise DataError(f"{where}: item {row} has a value that isn't finite (NaN or infinite)")
+    known = [label for label in labels if label is not None]
+    if known and len(known) < len(labels):
+        raise DataError(
+            f"{where}: {len(known)} of {len(labels)} items have labels; all or none must"
+        )
+    if keep:
+        return _in_memory(_stacked(kept, where), known, spec, where)
+    rows = {"items": np.arange(len(dataset))}
+    numbers = checked(rows, ("y", np.array(known)) if known else None, spec, where)
+    sample = usable_array(_stacked([first], where)["input 0"], f"{where}: input 0")
+    return Found(
+        train=_Items(dataset, numbers.inputs[0], numbers.labels, where),
+        evaluation=None,
+        classes=spec.source.classes if isinstance(spec.source.classes, tuple) else None,
+        shape=sample.shape[1:],
+        eight_bit=sample.dtype == np.uint8,
+        layout=layout_of(sample, spec.source, where),
+        preprocessing=spec.preprocessing,
+        facts=(f"{len(dataset)} items\t{digest.hexdigest()}\t{known}",),
+        notes=numbers.left_out,
+    )
+
+
+def _in_memory(
+    arrays: dict[str, NDArray[Any]], labels: list[int], spec: DataSpec, where: str
+) -> Found:
+    names: dict[str, Any] = {"inputs": tuple(arrays), "train": None, "evaluation": None}
+    if labels:
+        arrays = {**arrays, "y": np.array(labels)}
+        names["labels"] = "y"
+    source = spec.source.model_copy(update=names)
+    named = spec.model_copy(update={"source": source})
+    return found_arrays(arrays.__getitem__, list(arrays), named, where)
+
+
+def _item(dataset: Any, row: int, where: str) -> tuple[tuple[NDArray[Any], ...], int | None]:
+    """Inputs and label of one item."""
+    try:
+        item = dataset[row]
+    except Exception as error:  # the user's code raises anything
+        raise DataError(f"{where}: item {row}: {_reason(error)}") from error
+    parts = list(item) if isinstance(item, (tuple, list)) else [item]
+    if len(parts) > 1 and isinstance(parts[0], (tuple, list)):
+        parts = [*parts[0], *parts[1:]]
+    label = None
+    if len(parts) > 1:
+        last = as_arrays({"y": parts[-1]}, where)["y"]
+        if last.ndim == 0 and last.dtype.kind in "iu":
+            label = int(last)
+            parts.pop()
+        elif last.size == 1:
+            raise DataError(f"{where}: item {row}: label {parts[-1]!r} is no integer class index")
+    arrays = as_arrays({f"input {i}": part for i, part in enumerate(parts)}, where)
+    for name, array in arrays.items():
+        if array.dtype.kind not in "fiub":
+            raise DataError(
+                f"{where}: item {row}: {name} has type {array.dtype}; "
+                "allowed: tensors and arrays of floats, integers, bool"
+            )
+    return tuple(arrays.values()), label
+
+
+def _stacked(items: list[tuple[NDArray[Any], ...]], where: str) -> dict[str, NDArray[Any]]:
+    if len({len(item) for item in items}) > 1:
+        raise DataError(f"{where}: items have different numbers of inputs")
+    try:
+        columns = [np.stack(column) for column in zip(*items, strict=True)]
+    except ValueError:
+        shapes = sorted({str(list(array.shape)) for item in items for array in item[:1]})
+        raise DataError(
+            f"{where}: items have different shapes ({', '.join(shapes[:3])}); all must be equal"
+        ) from None
+    return {f"input {i}": column for i, column in enumerate(columns)}
