@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from edgeprune.cli import asked, show
 from edgeprune.cli import options as opt
-from edgeprune.cli import show
 from edgeprune.cli.console import progress
 from edgeprune.job import Job
 from edgeprune.target import find_target
@@ -151,26 +151,26 @@ def compress(
     It is pruned, fine-tuned, quantized and exported; what comes out is measured, and judged
     against the device's budgets.
     """
-    chosen = opt.recipe(
+    chosen = asked.recipe(
         recipe,
         {
             "seed": seed,
-            **opt.prune_changes(ratio, importance, scope, multiple, exclude),
-            **opt.finetune_changes(epochs, lr, optimizer, batch_size, distill, patience),
-            "quantize.numerics": opt.numerics(numerics),
+            **asked.prune_changes(ratio, importance, scope, multiple, exclude),
+            **asked.finetune_changes(epochs, lr, optimizer, batch_size, distill, patience),
+            "quantize.numerics": asked.numerics(numerics),
             "export.formats": format,
-            "export.batch": opt.batch(batch),
+            "export.batch": asked.batch(batch),
         },
     )
     budgets = {"size": max_size, "latency": max_latency, "memory": max_memory, "drop": max_drop}
-    targets = [opt.with_budgets(find_target(name), **budgets) for name in dict.fromkeys(target)]
+    targets = [asked.with_budgets(find_target(name), **budgets) for name in dict.fromkeys(target)]
     job = Job(
-        opt.source(model, arch, input_shape, trust_pickle),
+        asked.source(model, arch, input_shape, trust_pickle),
         targets[0],
         chosen,
-        opt.data_source(data, limit),
+        asked.data_source(data, limit),
         out,
-        opt.use_threads(threads),
+        asked.use_threads(threads),
         profile=not no_profile,
         overwrite=overwrite,
         resume=resume,

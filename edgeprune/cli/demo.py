@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from edgeprune.cli import asked
 from edgeprune.cli import options as opt
 from edgeprune.cli.console import progress
 
@@ -31,7 +32,7 @@ def demo(
     The devices are a Raspberry Pi 4 and an STM32H7. Ends with 0 if every budget that can be
     measured here is met.
     """
-    count = opt.use_threads(threads)
+    count = asked.use_threads(threads)
     from edgeprune.demo import run
     from edgeprune.gate import passed
     from edgeprune.report import render_terminal

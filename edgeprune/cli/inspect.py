@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from edgeprune.cli import asked, show
 from edgeprune.cli import options as opt
-from edgeprune.cli import show
 from edgeprune.report.text import count
 from edgeprune.units import format_bytes
 
@@ -44,12 +44,12 @@ def inspect(
 
     Layers with shapes, MACs and bytes; channel groups; what is frozen and why. Writes nothing.
     """
-    source = opt.source(model, arch, input_shape, trust_pickle)
-    opt.use_threads(None)
+    source = asked.source(model, arch, input_shape, trust_pickle)
+    asked.use_threads(None)
     from edgeprune.anatomy import dissect
     from edgeprune.inputs import load_model, open_source
 
-    loaded = load_model(source, open_source(opt.data_source(data, None), 0))
+    loaded = load_model(source, open_source(asked.data_source(data, None), 0))
     if json:
         show.as_json(_as_data(loaded, dissect(loaded)))
     else:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from edgeprune.cli import asked, show
 from edgeprune.cli import options as opt
-from edgeprune.cli import show
 from edgeprune.cli.console import progress
 from edgeprune.job import DataSource, Source, Task
 from edgeprune.target import find_target
@@ -67,10 +67,10 @@ def prune(
     threads: opt.ThreadsOption = None,
 ) -> None:
     """Remove the least important channels of a model, for real, and save what is left."""
-    changes = opt.prune_changes(ratio, importance, scope, multiple, exclude)
-    chosen = opt.recipe(recipe, {"seed": seed, **changes})
-    source = opt.source(model, arch, input_shape, trust_pickle)
-    task = _task(source, target, output, opt.data_source(data, limit), chosen.seed, threads)
+    changes = asked.prune_changes(ratio, importance, scope, multiple, exclude)
+    chosen = asked.recipe(recipe, {"seed": seed, **changes})
+    source = asked.source(model, arch, input_shape, trust_pickle)
+    task = _task(source, target, output, asked.data_source(data, limit), chosen.seed, threads)
     from edgeprune.prune import prune as stage
     from edgeprune.single import run_stage
 
@@ -101,10 +101,10 @@ def finetune(
     threads: opt.ThreadsOption = None,
 ) -> None:
     """Train a model on labels, on a teacher's outputs, or on both."""
-    changes = opt.finetune_changes(epochs, lr, optimizer, batch_size, distill, patience)
-    chosen = opt.recipe(recipe, {"seed": seed, **changes})
-    source = opt.source(model, arch, input_shape, trust_pickle)
-    task = _task(source, target, output, opt.data_source(data, limit), chosen.seed, threads)
+    changes = asked.finetune_changes(epochs, lr, optimizer, batch_size, distill, patience)
+    chosen = asked.recipe(recipe, {"seed": seed, **changes})
+    source = asked.source(model, arch, input_shape, trust_pickle)
+    task = _task(source, target, output, asked.data_source(data, limit), chosen.seed, threads)
     from edgeprune.finetune import finetune as stage
     from edgeprune.single import run_stage
 
@@ -130,9 +130,9 @@ def quantize(
     threads: opt.ThreadsOption = None,
 ) -> None:
     """Put a model into the numbers that a target runs best, or into the ones asked for."""
-    chosen = opt.recipe(recipe, {"seed": seed, "quantize.numerics": opt.numerics(numerics)})
-    source = opt.source(model, arch, input_shape, trust_pickle)
-    task = _task(source, target, output, opt.data_source(data, limit), chosen.seed, threads)
+    chosen = asked.recipe(recipe, {"seed": seed, "quantize.numerics": asked.numerics(numerics)})
+    source = asked.source(model, arch, input_shape, trust_pickle)
+    task = _task(source, target, output, asked.data_source(data, limit), chosen.seed, threads)
     from edgeprune.quantize import quantize as stage
     from edgeprune.single import run_stage
 
@@ -158,10 +158,10 @@ def export(
     threads: opt.ThreadsOption = None,
 ) -> None:
     """Write a model as ONNX and TFLite into a folder, each file run and held against the model."""
-    changes = {"seed": seed, "export.formats": format, "export.batch": opt.batch(batch)}
-    chosen = opt.recipe(recipe, changes)
-    source = opt.source(model, arch, input_shape, trust_pickle)
-    task = _task(source, target, output, opt.data_source(data, limit), chosen.seed, threads)
+    changes = {"seed": seed, "export.formats": format, "export.batch": asked.batch(batch)}
+    chosen = asked.recipe(recipe, changes)
+    source = asked.source(model, arch, input_shape, trust_pickle)
+    task = _task(source, target, output, asked.data_source(data, limit), chosen.seed, threads)
     from edgeprune.single import export_files
 
     task = replace(task, overwrite=overwrite)
@@ -177,7 +177,7 @@ def _task(
     threads: int | None,
 ) -> Task:
     found = find_target(target)
-    return Task(source, found, output, data, seed=seed, threads=opt.use_threads(threads))
+    return Task(source, found, output, data, seed=seed, threads=asked.use_threads(threads))
 
 
 def _print(report: StageReport, task: Task, as_json: bool) -> None:

@@ -1,0 +1,163 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From the values of options to what was asked for: a recipe, a target, a model, data."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from edgeprune.errors import InputError
+from edgeprune.gate import merge
+from edgeprune.job import DataSource, Source
+from edgeprune.recipe import Recipe, load_recipe
+from edgeprune.target import Budgets, Target
+from edgeprune.toml import parse
+
+__all__ = [
+    "batch",
+    "data_source",
+    "finetune_changes",
+    "numerics",
+    "prune_changes",
+    "recipe",
+    "source",
+    "use_threads",
+    "with_budgets",
+]
+
+
+def recipe(file: Path | None, changes: Mapping[str, Any]) -> Recipe:
+    """The recipe of ``file``, or the default one, with ``changes`` over it.
+
+    A key of ``changes`` is ``seed`` or ``stage.option``; a value of ``None`` changes nothing.
+
+    Raises:
+        ConfigError: The file, or a value, is wrong.
+    """
+    base = load_recipe(file) if file is not None else Recipe()
+    table = base.model_dump()
+    for key, value in changes.items():
+        if value is None:
+            continue
+        stage, _, option = key.rpartition(".")
+        (table[stage] if stage else table)[option] = value
+    return parse(table, Recipe, "command line")
+
+
+def with_budgets(target: Target, **budgets: float | None) -> Target:
+    """``target`` with the budgets that are given here over its own.
+
+    Raises:
+        ConfigError: A limit can't be one.
+    """
+    given = {name: value for name, value in budgets.items() if value is not None}
+    merged = merge(target.budgets, parse(given, Budgets, "command line"))
+    return target.model_copy(update={"budgets": merged})
+
+
+def numerics(value: str | None) -> str | None:
+    """The recipe's word for ``--numerics``."""
+    return "fp32" if value == "none" else value
+
+
+def batch(value: str | None) -> int | str | None:
+    """The recipe's value for ``--batch``.
+
+    Raises:
+        InputError: Neither a number from 1 on nor ``dynamic``.
+    """
+    if value is None or value == "dynamic":
+        return value
+    if not value.isdecimal() or int(value) < 1:
+        raise InputError(f"--batch: '{value}' is neither a number from 1 on nor 'dynamic'")
+    return int(value)
+
+
+def _shapes(values: list[str] | None) -> tuple[tuple[int, ...], ...] | None:
+    """The input shapes of ``1x3x224x224``, one each.
+
+    Raises:
+        InputError: A text isn't of that form.
+    """
+    if not values:
+        return None
+    return tuple(_shape(value) for value in values)
+
+
+def _shape(value: str) -> tuple[int, ...]:
+    sizes = value.lower().split("x")
+    if not all(size.isdecimal() and int(size) > 0 for size in sizes):
+        raise InputError(f"--input-shape: '{value}' is no shape; write it as 1x3x224x224")
+    return tuple(int(size) for size in sizes)
+
+
+def source(
+    path: Path, arch: str | None, input_shape: list[str] | None, trust_pickle: bool
+) -> Source:
+    """The model to start from.
+
+    Raises:
+        InputError: An input shape isn't one.
+    """
+    return Source(path, arch, _shapes(input_shape), trust_pickle)
+
+
+def data_source(value: str | None, limit: int | None) -> DataSource | None:
+    """What ``--data`` and ``--limit`` name: ``cifar10=photos/`` is a spec and its path.
+
+    Raises:
+        InputError: A limit without data.
+    """
+    if value is None:
+        if limit is not None:
+            raise InputError("--limit is about the data, and no --data is given")
+        return None
+    name, equals, path = value.partition("=")
+    if equals and not Path(value).exists():
+        return DataSource(name, Path(path), limit)
+    return DataSource(value, None, limit)
+
+
+def prune_changes(
+    ratio: float | None,
+    importance: str | None,
+    scope: str | None,
+    multiple: int | None,
+    exclude: list[str] | None,
+) -> dict[str, Any]:
+    """The pruning options as changes of a recipe."""
+    return {
+        "prune.ratio": ratio,
+        "prune.importance": importance,
+        "prune.scope": scope,
+        "prune.multiple": multiple,
+        "prune.exclude": exclude or None,
+    }
+
+
+def finetune_changes(
+    epochs: int | None,
+    lr: float | None,
+    optimizer: str | None,
+    batch_size: int | None,
+    distill: float | None,
+    patience: int | None,
+) -> dict[str, Any]:
+    """The fine-tuning options as changes of a recipe."""
+    return {
+        "finetune.epochs": epochs,
+        "finetune.learning_rate": lr,
+        "finetune.optimizer": optimizer,
+        "finetune.batch_size": batch_size,
+        "finetune.distill": distill,
+        "finetune.patience": patience,
+    }
+
+
+def use_threads(wanted: int | None) -> int:
+    """Tell the libraries, before they are imported, how many threads to use; the number."""
+    threads = wanted or len(os.sched_getaffinity(0))
+    for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+        os.environ[variable] = str(threads)
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    return threads
