@@ -23,8 +23,9 @@ from typing import TYPE_CHECKING, Any
 
 from edgeprune.errors import EdgepruneError
 from edgeprune.profiler import memory
+from edgeprune.profiler.formats import detect_format
 from edgeprune.profiler.inputs import random_inputs, real_inputs
-from edgeprune.profiler.runtime import Session, detect_format, import_runtime, open_session
+from edgeprune.profiler.runtime import Session, import_runtime, open_session
 from edgeprune.profiler.stats import percentile
 
 if TYPE_CHECKING:

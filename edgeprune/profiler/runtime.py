@@ -12,13 +12,14 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from edgeprune.errors import DeviceError, InputError, MissingExtra
+from edgeprune.profiler.formats import detect_format
 
-__all__ = ["Session", "TensorSpec", "detect_format", "import_runtime", "open_session"]
+__all__ = ["Session", "TensorSpec", "import_runtime", "open_session"]
 
 if TYPE_CHECKING:
     Array = np.ndarray[Any, Any]
@@ -38,8 +39,6 @@ _ONNX_TYPES = {
     "uint32": "uint32",
     "uint64": "uint64",
 }
-_ONNX_GRAPH_FIELD = 7
-_ONNX_LAST_FIELD = 26
 _FATAL = 4
 
 
@@ -50,24 +49,6 @@ class TensorSpec:
     name: str
     shape: tuple[int | str, ...]
     dtype: str
-
-
-def detect_format(path: Path) -> str:
-    """Say ``onnx`` or ``tflite`` by the content of ``path``.
-
-    Raises:
-        InputError: The file can't be read, or is neither (a truncated ONNX file is neither).
-    """
-    try:
-        with path.open("rb") as file:
-            head = file.read(8)
-            if head[4:8] == b"TFL3":
-                return "tflite"
-            if _is_onnx(file, path.stat().st_size):
-                return "onnx"
-    except OSError as error:
-        raise InputError(f"{path}: can't be read: {error.strerror}") from None
-    raise InputError(f"{path}: neither an ONNX nor a TFLite file, or a truncated one")
 
 
 def import_runtime(form: str) -> str:
@@ -351,35 +332,6 @@ def _signature_order(named: dict[str, Any], graph: list[Any]) -> list[tuple[str,
     position = {detail["index"]: place for place, detail in enumerate(graph)}
     last = len(position)
     return sorted(named.items(), key=lambda item: position.get(item[1]["index"], last))
-
-
-def _is_onnx(file: BinaryIO, size: int) -> bool:
-    """Whether the whole file is a protobuf message with ONNX's field numbers and a graph."""
-    file.seek(0)
-    graph = False
-    while file.tell() < size:
-        tag = _varint(file)
-        if tag is None or not 0 < tag >> 3 <= _ONNX_LAST_FIELD:
-            return False
-        length = _varint(file)
-        if length is None or tag & 7 not in (0, 2):
-            return False
-        if tag & 7 == 2:
-            graph = graph or tag >> 3 == _ONNX_GRAPH_FIELD
-            file.seek(length, os.SEEK_CUR)
-    return graph and file.tell() == size
-
-
-def _varint(file: BinaryIO) -> int | None:
-    value = 0
-    for shift in range(0, 64, 7):
-        byte: bytes = file.read(1)
-        if not byte:
-            return None
-        value |= (byte[0] & 0x7F) << shift
-        if byte[0] < 0x80:
-            return value
-    return None
 
 
 @contextlib.contextmanager

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 from edgeprune.errors import DeviceError, InputError
-from edgeprune.profiler.runtime import TensorSpec, detect_format, open_session
+from edgeprune.profiler.formats import detect_format
+from edgeprune.profiler.runtime import TensorSpec, open_session
 from tests.unit.profiler import models
 
 
