@@ -19,7 +19,7 @@ import numpy as np
 from edgeprune.errors import DeviceError, InputError, MissingExtra
 from edgeprune.profiler.formats import detect_format
 
-__all__ = ["Session", "TensorSpec", "import_runtime", "open_session"]
+__all__ = ["Session", "TensorSpec", "detect_format", "import_runtime", "open_session"]
 
 if TYPE_CHECKING:
     Array = np.ndarray[Any, Any]
