@@ -31,6 +31,24 @@ def reshape(op: Op) -> Value:
     return out
 
 
+def like_other(op: Op) -> Value:
+    """``reshape_as``, ``view_as``, ``expand_as``: the sizes are those of another tensor, so its
+    dimensions and the result's live together."""
+    other = op.argument("other")
+    dims, before = op.dims(op.source), op.shape(op.source)
+    if op.name == "expand_as":
+        lead = len(op.shape()) - len(before)
+        out = tuple(
+            dims[i - lead] if i >= lead and before[i - lead] == size else axis
+            for i, (size, axis) in enumerate(zip(op.shape(), op.dims(other), strict=True))
+        )
+    else:
+        out = regroup(op, dims, before, op.shape())
+    for axis, its in zip(out, op.dims(other), strict=True):
+        op.glue(axis, its)
+    return tuple(a if b is not None else None for a, b in zip(out, op.dims(other), strict=True))
+
+
 def regroup(op: Op, dims: Dims, before: tuple[int, ...], after: tuple[int, ...]) -> Dims:
     """Carry atoms through a reshape from sizes ``before`` to ``after``."""
     out: list[Axis | None] = [None] * len(after)
@@ -237,6 +255,7 @@ RULES: dict[str, Rule] = {
     **dict.fromkeys(
         ["view", "reshape", "_unsafe_view", "flatten", "unflatten", "view_copy"], reshape
     ),
+    **dict.fromkeys(["reshape_as", "view_as", "expand_as"], like_other),
     **dict.fromkeys(
         ["permute", "transpose", "transpose_", "t", "mT", "numpy_T", "swapaxes", "swapdims",
          "movedim", "moveaxis"],
