@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a stage may use besides its model and options."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from edgeprune.data import Data
@@ -24,4 +24,4 @@ class Context:
     """The model before any stage: teacher and yardstick."""
     seed: int = 0
     threads: int = 1
-    progress: Progress = Silent()
+    progress: Progress = field(default_factory=Silent)

@@ -18,8 +18,8 @@ class _Frozen(BaseModel):
 class Origin(_Frozen):
     """Where a number comes from.
 
-    ``counted`` is exact (bytes of a file, MACs of a graph); ``measured`` has a machine, a date and a
-    number of runs; ``estimated`` names in ``how`` what it was made from.
+    ``counted`` is exact (bytes of a file, MACs of a graph); ``measured`` has a machine, a date and
+    a number of runs; ``estimated`` names in ``how`` what it was made from.
     """
 
     kind: Literal["counted", "measured", "estimated"]
@@ -44,7 +44,7 @@ def counted(value: float, unit: str, how: str) -> Figure:
     return Figure(value=value, unit=unit, origin=Origin(kind="counted", how=how))
 
 
-def measured(
+def measured(  # noqa: PLR0913 - the parts of an origin belong together
     value: float,
     unit: str,
     how: str,

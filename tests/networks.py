@@ -1,15 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tiny real networks that the tests share. Each factory takes no argument, so it serves as an --arch."""
+"""Tiny real networks that the tests share. Each factory takes no argument: it can be an --arch."""
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 __all__ = [
+    "ResNet",
     "TinyBert",
     "TinyMobileNet",
     "TinyViT",
-    "ResNet",
     "digits_cnn",
     "resnet20",
     "tiny_resnet",
@@ -161,7 +161,9 @@ class EncoderLayer(nn.Module):
         self.norm1 = nn.LayerNorm(width)
         self.attention = Attention(width, heads)
         self.norm2 = nn.LayerNorm(width)
-        self.mlp = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
+        self.mlp = nn.Sequential(
+            nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width)
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         x = x + self.attention(self.norm1(x))
