@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: Apache-2.0
+import hashlib
+import importlib
+
+import pytest
+
+from edgeprune.context import Context
+from edgeprune.errors import CheckFailed, ConfigError
+from edgeprune.export import export
+from edgeprune.progress import Silent
+from edgeprune.recipe import ExportOptions
+from tests.unit.export.lite import cnn, digits, target
+
+OPTIONS = ExportOptions(samples=16)
+
+
+class Told(Silent):
+    def __init__(self):
+        self.lines = []
+
+    def say(self, text):
+        self.lines.append(text)
+
+
+def write_instead(monkeypatch, model):
+    """Let the stage write another network's file."""
+    room = importlib.import_module("edgeprune.export.export")
+    real = room.write_tflite
+    monkeypatch.setattr(room, "write_tflite", lambda _, path, **kw: real(model, path, **kw))
+
+
+@pytest.mark.parametrize("numerics", ["int8", "int8-dynamic"])
+def test_both_artifacts_with_their_facts(tmp_path, numerics):
+    told = Told()
+    context = Context(target=target(), folder=tmp_path, data=digits(), progress=told)
+    model, report = export(cnn(numerics), OPTIONS, context)
+    assert model is cnn(numerics)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["model.onnx", "model.tflite"]
+    for artifact, layout in zip(report.artifacts, ("NCHW", "NHWC"), strict=True):
+        content = (tmp_path / artifact.file).read_bytes()
+        assert artifact.sha256 == hashlib.sha256(content).hexdigest()
+        assert (artifact.bytes, artifact.numerics) == (len(content), numerics)
+        assert artifact.inputs[0].layout == layout
+        assert artifact.outputs[0].shape == (1, 10)
+        assert (artifact.check.samples, artifact.check.inputs) == (16, "evaluation data")
+        assert any(artifact.file in line for line in told.lines)
+    lite = report.artifacts[1]
+    assert lite.check.int8_ops == (6 if numerics == "int8" else 0)
+    assert f"input {lite.inputs[0].name} is NHWC; the model's own is NCHW" in lite.notes
+    refusals = [note for note in lite.notes if "refuses FULLY_CONNECTED version 12" in note]
+    assert len(refusals) == (numerics == "int8-dynamic")
+    assert report.details["model.tflite"]["dynamic"] == (4 if numerics == "int8-dynamic" else 0)
+
+
+def test_an_artifact_that_does_something_else_leaves_nothing(tmp_path, monkeypatch):
+    context = Context(target=target(), folder=tmp_path, data=digits())
+    options = ExportOptions(samples=16, formats=("tflite",))
+    write_instead(monkeypatch, cnn("fp32", seed=1))
+    with pytest.raises(CheckFailed, match=r"^model.tflite: .* dB"):
+        export(cnn(), options, context)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_without_data_the_inputs_are_made_up_and_said_to_be(tmp_path):
+    context = Context(target=target("tflite-runtime"), folder=tmp_path)
+    options = ExportOptions(samples=8, formats=("tflite",))
+    _, report = export(cnn("int8-dynamic"), options, context)
+    (artifact,) = report.artifacts
+    assert (artifact.check.inputs, artifact.check.samples) == ("random", 8)
+    # This target's runtime gets a file that it can run.
+    assert not any("refuses" in note for note in artifact.notes)
+    assert any("one scale a tensor" in note for note in artifact.notes)
+
+
+def test_a_format_without_a_runtime_is_refused(tmp_path):
+    onnx_only = target().model_copy(update={"tflite": None})
+    options = ExportOptions(formats=("tflite",))
+    with pytest.raises(ConfigError, match="no runtime for tflite"):
+        export(cnn(), options, Context(target=onnx_only, folder=tmp_path))
+    assert list(tmp_path.iterdir()) == []
