@@ -56,9 +56,11 @@ class FinetuneOptions(Config):
     """0: no fine-tuning."""
     optimizer: Literal["sgd", "adamw"] = "sgd"
     learning_rate: Annotated[float, Field(gt=0)] | None = None
-    """``None``: 0.02 for SGD, 0.0005 for AdamW."""
+    """``None``: 0.02 for SGD, 0.0005 for AdamW; in proportion less where the model itself insists on
+    a smaller batch than ``batch_size``."""
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
     weight_decay: Annotated[float, Field(ge=0)] = 5e-4
+    """Of parameters with two dimensions or more: biases and norms don't decay."""
     batch_size: Annotated[int, Field(ge=1)] = 128
     warmup: Annotated[float, Field(ge=0, lt=1)] = 0.05
     """Share of all steps over which the rate rises linearly; then a cosine to zero."""

@@ -8,7 +8,7 @@ from torch import nn
 
 from edgeprune.errors import ModelError
 from edgeprune.finetune.state import read_state, with_state, write_state
-from edgeprune.model import Event, set_training
+from edgeprune.model import Event, read, save, set_training
 from tests.networks import TinyMobileNet
 from tests.unit.finetune.toy import captured
 
@@ -64,6 +64,19 @@ def test_the_program_computes_what_the_trained_module_does_bit_for_bit(network, 
     state, given = new.module().state_dict(), module.state_dict()
     assert state.keys() == given.keys()
     assert all(torch.equal(state[name], given[name]) for name in state)
+
+
+@pytest.mark.parametrize("network", [TinyMobileNet, Tied])
+def test_trained_weights_survive_a_file(tmp_path, network):
+    inputs = {TinyMobileNet: torch.randn(4, 3, 32, 32), Tied: torch.arange(20).reshape(4, 5) % 10}
+    model, x = captured(network(), inputs[network]), inputs[network]
+    new = with_state(model, read_state(trained(model, x)), EVENT)
+    save(new, tmp_path / "model.pt2")
+    back = read(tmp_path / "model.pt2")
+    assert back.fingerprint() == new.fingerprint()
+    assert back.history == new.history
+    with torch.no_grad():
+        assert torch.equal(back.module()(x), new.module()(x))
 
 
 def test_running_statistics_come_along():
