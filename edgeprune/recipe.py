@@ -56,8 +56,8 @@ class FinetuneOptions(Config):
     """0: no fine-tuning."""
     optimizer: Literal["sgd", "adamw"] = "sgd"
     learning_rate: Annotated[float, Field(gt=0)] | None = None
-    """``None``: 0.02 for SGD, 0.0005 for AdamW; in proportion less where the model itself insists on
-    a smaller batch than ``batch_size``."""
+    """``None``: 0.02 for SGD, 0.0005 for AdamW; in proportion less where the model itself insists
+    on a smaller batch than ``batch_size``."""
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
     weight_decay: Annotated[float, Field(ge=0)] = 5e-4
     """Of parameters with two dimensions or more: biases and norms don't decay."""
