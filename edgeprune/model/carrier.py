@@ -3,12 +3,15 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch.export import ExportedProgram
 
+from edgeprune.model.digest import digest
+from edgeprune.model.program import unlift
 from edgeprune.recipe import Numerics
 
 __all__ = ["Event", "Input", "Model"]
@@ -28,11 +31,24 @@ class Input:
 @dataclass(frozen=True)
 class Event:
     """One step of a model's history: the stage, its options, and facts that are the same each time
-    (no clock, no path), so that equal runs save equal files."""
+    (no clock, no path), so that equal runs save equal files.
+
+    Options and facts are kept as JSON knows them (a tuple becomes a list), so that a history
+    read from a file equals the one that was written.
+
+    Raises:
+        TypeError: Something that JSON can't say.
+        ValueError: A number that isn't finite.
+    """
 
     stage: str
     options: dict[str, Any] = field(default_factory=dict)
     facts: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name in ("options", "facts"):
+            plain = json.loads(json.dumps(getattr(self, name), allow_nan=False))
+            object.__setattr__(self, name, plain)
 
 
 @dataclass(frozen=True)
@@ -44,18 +60,34 @@ class Model:
     """
 
     program: ExportedProgram
+    """Takes its inputs one after the other, gives a tensor or a tuple of tensors. Never edit it or
+    its ``state_dict``: edit ``module()`` and capture that again."""
     inputs: tuple[Input, ...]
     history: tuple[Event, ...] = ()
     numerics: Numerics = "fp32"
 
     @property
     def dynamic_batch(self) -> bool:
-        """Whether any batch size is accepted."""
-        return all(i.dynamic_batch for i in self.inputs)
+        """Whether any batch size is accepted; then all inputs that have a batch share it."""
+        return any(i.dynamic_batch for i in self.inputs)
 
     def module(self) -> torch.fx.GraphModule:
-        """A fresh, runnable copy in eval mode; its parameters are copies too."""
-        raise NotImplementedError
+        """A fresh, runnable copy in eval mode, without checks of its inputs' shapes.
+
+        Parameters and buffers are copies under their own names (tied ones stay tied), and every
+        floating-point parameter requires a gradient. ``train()`` and ``eval()`` raise
+        ``NotImplementedError``: use ``set_training``, since the mode is written in the graph.
+        """
+        return unlift(self.program)
+
+    def fingerprint(self) -> str:
+        """The sha256 (hex) of graph, inputs, parameters, buffers and numerics.
+
+        Equal for equal models, in every process and after ``save`` and ``read``. Names of
+        intermediate values and the history don't count.
+        """
+        inputs = [(i.name, i.shape, str(i.dtype), i.dynamic_batch) for i in self.inputs]
+        return digest(self.program, f"{self.numerics}\n{inputs!r}")
 
     def evolve(
         self, program: ExportedProgram, event: Event, numerics: Numerics | None = None

@@ -1,0 +1,157 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From a model file of any kind to a ``Model``."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from edgeprune.errors import ModelError
+from edgeprune.model.archive import open_archive
+from edgeprune.model.capture import as_model, capture
+from edgeprune.model.carrier import Event, Model
+from edgeprune.model.foreign import adopt
+from edgeprune.model.kinds import Kind, recognise
+from edgeprune.model.shapes import Shapes, examples, fit, zeros
+from edgeprune.model.store import from_archive
+from edgeprune.model.torchscript import convert, open_torchscript
+from edgeprune.model.weights import build, read_pickled, read_safetensors
+
+__all__ = ["Loaded", "load"]
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A model, and what the user should know of how it was loaded."""
+
+    model: Model
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class _Given:
+    """What the user said besides the file."""
+
+    path: Path
+    arch: str | None
+    shapes: Shapes | None
+    example: tuple[Tensor, ...] | None
+
+    def source(self) -> str:
+        return "the data" if self.example is not None else "--input-shape"
+
+    def inputs(self, dtype: torch.dtype) -> tuple[Tensor, ...]:
+        """Example inputs.
+
+        Raises:
+            ModelError: Neither shapes nor data are given.
+        """
+        found = examples(self.example, self.shapes, (dtype,))
+        if not found:
+            raise ModelError(
+                f"{self.path}: the file doesn't tell the shape of the inputs: give --input-shape, "
+                "such as 1x3x224x224, or --data"
+            )
+        return found
+
+
+def load(
+    path: Path,
+    *,
+    arch: str | None = None,
+    input_shapes: Shapes | None = None,
+    example: tuple[Tensor, ...] | None = None,
+    trust_pickle: bool = False,
+) -> Loaded:
+    """Load and capture a model file, recognised by its content.
+
+    Args:
+        path: A ``torch.export`` program (``.pt2``), a state dict, TorchScript or, where
+            ``trust_pickle``, a pickled module.
+        arch: ``package.module:factory`` for a state dict, imported with the current folder on the
+            path; called without arguments, it gives an ``nn.Module``.
+        input_shapes: One for each input, batch first: sizes, ``InputShape`` or text such as
+            ``1x16:int64``. Without a type an input takes the type of the model's parameters.
+        example: One batch of real inputs, which goes before ``input_shapes``; only shapes and
+            types count. A program that edgeprune or torch.export saved needs neither.
+        trust_pickle: Unpickle a file that may run code.
+
+    Returns:
+        The captured model and notes: a static batch with its reason, what was ignored or changed.
+
+    Raises:
+        ModelError: The file isn't there, damaged, no model, would run code, doesn't fit ``arch``
+            or the inputs, or can't be captured; always one line.
+        MissingExtra: A safetensors file without that package.
+    """
+    kind = recognise(path)
+    given = _Given(path, arch, input_shapes, example)
+    if kind is Kind.PROGRAM:
+        loaded = _program(given, trust_pickle)
+    elif kind is Kind.TORCHSCRIPT:
+        loaded = _torchscript(given)
+    else:
+        return _module(given, kind, trust_pickle)
+    if arch is not None:
+        note = f"--arch {arch} isn't needed: the file holds the network"
+        return Loaded(loaded.model, (*loaded.notes, note))
+    return loaded
+
+
+def _program(given: _Given, trusted: bool) -> Loaded:
+    """Read a ``.pt2`` file: bit-equal if edgeprune wrote it.
+
+    Raises:
+        ModelError: As ``load``.
+    """
+    program, about = open_archive(given.path, trusted=trusted)
+    if about:
+        model = from_archive(program, about, given.path)
+        wanted = zeros((i.shape, i.dtype) for i in model.inputs)
+        fit(
+            wanted, examples(given.example, given.shapes, [t.dtype for t in wanted]), given.source()
+        )
+        return Loaded(model)
+    fresh, notes = adopt(program, given.path, given.example, given.shapes)
+    return Loaded(as_model(fresh, _event(Kind.PROGRAM)), notes)
+
+
+def _torchscript(given: _Given) -> Loaded:
+    script = open_torchscript(given.path)
+    inputs = given.inputs(_float_type(script))
+    program, notes = convert(script, inputs, given.path)
+    return Loaded(as_model(program, _event(Kind.TORCHSCRIPT)), notes)
+
+
+def _module(given: _Given, kind: Kind, trusted: bool) -> Loaded:
+    """Read a state dict or a pickled module, and capture it.
+
+    Raises:
+        ModelError: As ``load``.
+    """
+    path, arch = given.path, given.arch
+    pickled = kind is Kind.PICKLED
+    value = read_pickled(path, trusted=trusted) if pickled else read_safetensors(path)
+    notes: tuple[str, ...] = ()
+    if isinstance(value, nn.Module):
+        module, event = value, _event(kind)
+        if arch is not None:
+            notes = (f"--arch {arch} isn't needed: the file holds the network",)
+    else:
+        module, event = build(value, arch, path, kind), _event(kind, arch)
+    try:
+        model, more = capture(module, given.inputs(_float_type(module)), event=event)
+    except ModelError as error:
+        raise ModelError(str(error) if str(path) in str(error) else f"{path}: {error}") from error
+    return Loaded(model, (*notes, *more))
+
+
+def _event(kind: Kind, arch: str | None = None) -> Event:
+    return Event("load", {"kind": kind.value} | ({"arch": arch} if arch else {}))
+
+
+def _float_type(module: nn.Module) -> torch.dtype:
+    """The type of the model's first floating-point parameter; float32 if it has none."""
+    types = (p.dtype for p in module.parameters() if p.is_floating_point())
+    return next(types, torch.float32)

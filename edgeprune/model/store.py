@@ -1,0 +1,123 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A model as one file, and back."""
+
+import copy
+import io
+import json
+import os
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.export import ExportedProgram
+
+from edgeprune.errors import ModelError, OutputError
+from edgeprune.model.archive import MARK, open_archive
+from edgeprune.model.carrier import Event, Input, Model
+from edgeprune.model.program import own, quietly
+from edgeprune.recipe import NUMERICS
+
+__all__ = ["from_archive", "read", "save"]
+
+_VERSION = 1
+
+
+def save(model: Model, path: Path) -> None:
+    """Write ``model`` to ``path`` as a ``torch.export`` archive with its history inside.
+
+    The file appears at once or not at all, and the same model gives the same bytes in every
+    process. It holds no path, no stack trace and no example data of this machine.
+
+    Raises:
+        OutputError: The file can't be written.
+    """
+    about = {
+        "schema_version": _VERSION,
+        "numerics": model.numerics,
+        "inputs": [asdict(i) | {"dtype": _dtype_name(i.dtype)} for i in model.inputs],
+        "history": [asdict(event) for event in model.history],
+    }
+    extra = {MARK: json.dumps(about, indent=1, sort_keys=True)}
+    # To memory first: torch names the archive's folder after the file, which would be in the bytes.
+    buffer = io.BytesIO()
+    with quietly():
+        torch.export.save(_clean(model.program), buffer, extra_files=extra)
+    _write(path, buffer.getbuffer())
+
+
+def read(path: Path) -> Model:
+    """Read what ``save`` wrote, bit-equal; needs no class of the user and runs no code of the file.
+
+    Raises:
+        ModelError: It isn't there, damaged, or not written by ``save``.
+    """
+    if not path.is_file():
+        raise ModelError(f"{path}: there is no such file")
+    program, about = open_archive(path)
+    if not about:
+        raise ModelError(f"{path}: not written by edgeprune (it has no {MARK})")
+    return from_archive(program, about, path)
+
+
+def from_archive(program: ExportedProgram, about: str, path: Path) -> Model:
+    """The model of a program and of the text that ``save`` stored beside it.
+
+    Raises:
+        ModelError: The text is damaged or of a later version.
+    """
+    try:
+        table: dict[str, Any] = json.loads(about)
+        if table["schema_version"] != _VERSION:
+            raise ModelError(
+                f"{path}: {MARK} has schema version {table['schema_version']}, this edgeprune "
+                f"reads {_VERSION}; use the edgeprune that wrote it"
+            )
+        if table["numerics"] not in NUMERICS:
+            raise ValueError(f"numerics '{table['numerics']}'")
+        inputs = tuple(_input(entry) for entry in table["inputs"])
+        history = tuple(Event(**entry) for entry in table["history"])
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise ModelError(f"{path}: {MARK} inside is damaged: {error}") from None
+    return Model(own(program), inputs, history, table["numerics"])
+
+
+def _input(entry: dict[str, Any]) -> Input:
+    dtype = getattr(torch, entry["dtype"])
+    if not isinstance(dtype, torch.dtype):
+        raise ValueError(f"dtype '{entry['dtype']}'")
+    return Input(entry["name"], tuple(entry["shape"]), dtype, entry["dynamic_batch"])
+
+
+def _dtype_name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+def _clean(program: ExportedProgram) -> ExportedProgram:
+    """A copy without anything of this machine, its tensors each alone in their memory."""
+    shadow = ExportedProgram(
+        root=program.graph_module,
+        graph=copy.deepcopy(program.graph),
+        graph_signature=program.graph_signature,
+        state_dict=dict(program.state_dict),
+        range_constraints=dict(program.range_constraints),
+        module_call_graph=program.module_call_graph,
+        example_inputs=program.example_inputs,
+        constants=dict(program.constants),
+        verifiers=program.verifiers,
+    )
+    return own(shadow)
+
+
+def _write(path: Path, data: memoryview) -> None:
+    """Write a file so that it is whole or absent, and still there after a power cut."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise OutputError(f"{path}: can't be written: {error.strerror or error}") from None
