@@ -1,0 +1,214 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which operators run in int8, and how: the table that the quantizer follows.
+
+Taken from what onnxruntime's and LiteRT's int8 kernels accept. An operator that stands in no table
+stays float, with a quantize/dequantize pair on each int8 neighbour.
+"""
+
+from collections.abc import Callable
+from math import inf
+from typing import Any
+
+import torch
+
+__all__ = [
+    "AFFINE_SCALAR",
+    "ATTENTION",
+    "BINARY",
+    "CONV_TRANSPOSE",
+    "DROPOUT",
+    "FIXED",
+    "JOIN",
+    "LOOKUP",
+    "NORM",
+    "OWN_RANGE",
+    "PRODUCT",
+    "RELU",
+    "SAME_RANGE",
+    "SPLIT",
+    "WEIGHTED",
+    "relu_bounds",
+]
+
+aten = torch.ops.aten
+
+CONV_TRANSPOSE = frozenset(
+    {
+        aten.conv_transpose1d.default,
+        aten.conv_transpose2d.input,
+        aten.conv_transpose3d.input,
+    }
+)
+"""Only their weights are quantized: both onnxruntime and LiteRT run them in float."""
+
+WEIGHTED: dict[Any, int] = {
+    aten.conv1d.default: 0,
+    aten.conv1d.padding: 0,
+    aten.conv2d.default: 0,
+    aten.conv2d.padding: 0,
+    aten.conv3d.default: 0,
+    aten.conv3d.padding: 0,
+    **dict.fromkeys(CONV_TRANSPOSE, 1),
+    aten.linear.default: 0,
+}
+"""Input, weight, bias; the weight's output-channel axis, along which its scales run."""
+
+NORM = frozenset({aten.batch_norm.default})
+
+BINARY = frozenset({aten.add.Tensor, aten.sub.Tensor, aten.mul.Tensor})
+"""Two float tensors, an output range of its own."""
+
+
+def _plus(number: float) -> tuple[Any, float]:
+    return aten.add.Tensor, number
+
+
+def _minus(number: float) -> tuple[Any, float]:
+    return aten.add.Tensor, -number
+
+
+def _times(number: float) -> tuple[Any, float]:
+    return aten.mul.Tensor, number
+
+
+def _over(number: float) -> tuple[Any, float]:
+    return aten.mul.Tensor, 1 / number if number else inf
+
+
+AFFINE_SCALAR: dict[Any, Callable[[float], tuple[Any, float]]] = {
+    aten.add.Tensor: _plus,
+    aten.add.Scalar: _plus,
+    aten.sub.Tensor: _minus,
+    aten.sub.Scalar: _minus,
+    aten.mul.Tensor: _times,
+    aten.mul.Scalar: _times,
+    aten.div.Tensor: _over,
+    aten.div.Scalar: _over,
+}
+"""Called with a Python number: the operator and the tensor operand that do the same."""
+
+PRODUCT = frozenset({aten.matmul.default, aten.bmm.default})
+
+JOIN = frozenset({aten.cat.default})
+"""A list of tensors in, each with its own range, so that a clamp before it still fuses."""
+
+SPLIT = frozenset(
+    {
+        aten.split.Tensor,
+        aten.split_with_sizes.default,
+        aten.split.sizes,
+        aten.chunk.default,
+        aten.unbind.int,
+        aten.tensor_split.sections,
+    }
+)
+"""A list of tensors out, each with the input's range."""
+
+LOOKUP = frozenset({aten.embedding.default})
+
+SAME_RANGE = frozenset(
+    {
+        aten.flatten.using_ints,
+        aten.unflatten.int,
+        aten.view.default,
+        aten._unsafe_view.default,
+        aten.reshape.default,
+        aten.permute.default,
+        aten.transpose.int,
+        aten.t.default,
+        aten.movedim.int,
+        aten.squeeze.default,
+        aten.squeeze.dim,
+        aten.squeeze.dims,
+        aten.unsqueeze.default,
+        aten.slice.Tensor,
+        aten.select.int,
+        aten.narrow.default,
+        aten.expand.default,
+        aten.repeat.default,
+        aten.contiguous.default,
+        aten.clone.default,
+        aten.alias.default,
+        aten.pad.default,
+        aten.constant_pad_nd.default,
+        aten.max_pool1d.default,
+        aten.max_pool2d.default,
+        aten.pixel_shuffle.default,
+        aten.pixel_unshuffle.default,
+        aten.channel_shuffle.default,
+        aten.upsample_nearest2d.vec,
+        aten.upsample_nearest2d.default,
+        aten.dropout.default,
+    }
+)
+"""Move values about: the output has the input's range."""
+
+OWN_RANGE = frozenset(
+    {
+        aten.mean.dim,
+        aten.avg_pool1d.default,
+        aten.avg_pool2d.default,
+        aten.adaptive_avg_pool1d.default,
+        aten.adaptive_avg_pool2d.default,
+        aten.hardswish.default,
+        aten.hardsigmoid.default,
+        aten.gelu.default,
+        aten.leaky_relu.default,
+        aten.relu.default,
+        aten.hardtanh.default,
+        aten.clamp.default,
+        aten.clamp_min.default,
+        aten.upsample_bilinear2d.vec,
+        aten.upsample_bilinear2d.default,
+    }
+)
+"""One float input, an output range that is observed."""
+
+FIXED: dict[Any, tuple[float, int]] = {
+    aten.softmax.int: (1 / 256, -128),
+    aten._softmax.default: (1 / 256, -128),
+    aten.sigmoid.default: (1 / 256, -128),
+    aten.tanh.default: (1 / 128, 0),
+}
+"""Scale and zero point that LiteRT's int8 kernels prescribe."""
+
+RELU = frozenset(
+    {
+        aten.relu.default,
+        aten.hardtanh.default,
+        aten.clamp.default,
+        aten.clamp_min.default,
+    }
+)
+"""Fused into the operator before them where :func:`relu_bounds` finds a form that runtimes fuse."""
+
+DROPOUT = frozenset(
+    {
+        aten.dropout.default,
+        aten.feature_dropout.default,
+        aten.alpha_dropout.default,
+        aten.feature_alpha_dropout.default,
+    }
+)
+
+ATTENTION = frozenset(
+    {
+        aten.scaled_dot_product_attention.default,
+        aten._scaled_dot_product_flash_attention_for_cpu.default,
+    }
+)
+
+_FUSED_BOUNDS = {(0.0, None), (0.0, 6.0)}
+
+
+def relu_bounds(node: torch.fx.Node) -> tuple[float, float | None] | None:
+    """The bounds of a clamp that runtimes fuse into a convolution; ``None`` for any other node."""
+    if node.op != "call_function" or node.target not in RELU:
+        return None
+    bounds: tuple[Any, Any] = (0.0, None)
+    if node.target is not aten.relu.default:
+        default = (-1.0, 1.0) if node.target is aten.hardtanh.default else (None, None)
+        low, high = node.kwargs.get("min", default[0]), node.kwargs.get("max", default[1])
+        given = node.args[1:3]
+        bounds = (given[0] if given else low, given[1] if len(given) > 1 else high)
+    return bounds if bounds in _FUSED_BOUNDS else None
