@@ -41,20 +41,23 @@ class Limit:
     """Float outputs: largest error over the largest magnitude."""
 
 
+# Figures of CNNs of 5 and 12 layers, ResNet-8, a trained ResNet-20, a ViT and a BERT, in both
+# runtimes.
 LIMITS: dict[Numerics, Limit] = {
-    # Only the order of sums differs: 125 to 138 dB, 8e-7 relative, on the networks of the tests.
+    # Only the order of sums differs: 125 to 142 dB, 1e-6 of the largest magnitude.
     "fp32": Limit(60.0, 0.99, 1e-3),
-    # Weights are stored in half precision; a batch norm folded after rounding costs most: 75 dB
-    # at worst with float activations, 64 where activations are halves too.
+    # The model has rounded weights already: above 125 dB where activations are float, 66 to 94
+    # where they are halves too.
     "fp16": Limit(40.0, 0.98),
-    # Runtimes round half steps otherwise than torch, and each flip runs on through the network:
-    # 25 to 51 dB; a wrong bias scale or a lost clip gives below 10.
-    "int8": Limit(20.0, 0.90),
+    # Runtimes round half steps otherwise than torch, and each flip runs on through the network: 31
+    # to 60 dB for CNNs and BERT; 20 for an untrained ViT in XNNPACK, whose class token is one step
+    # large, while LiteRT's own kernels give 27. Garbage gives below 10.
+    "int8": Limit(15.0, 0.90),
     # The model has rounded weights and float activations, so this is the whole loss of rounding
-    # activations at run time: 38 to 54 dB, with one scale a tensor 37 to 50; garbage is 0 to 2.
+    # activations at run time: 38 to 56 dB, with one scale a tensor 37 to 50. Garbage: 0 to 2.
     "int8-dynamic": Limit(25.0, 0.90),
-    # Weights lie on the stored grid already: above 120 dB; 48 where an embedding is rounded too,
-    # 50 where onnxruntime rounds a float scale by blocks.
+    # Weights lie on the stored grid: above 125 dB; 42 to 50 where onnxruntime itself stores float
+    # scales in blocks, 45 where a weight was not rounded before.
     "int8-weights": Limit(35.0, 0.95),
 }
 _MOVES = 0.05

@@ -3,10 +3,13 @@ import hashlib
 import importlib
 
 import pytest
+import torch
+from torch import nn
 
 from edgeprune.context import Context
 from edgeprune.errors import CheckFailed, ConfigError
 from edgeprune.export import export
+from edgeprune.model import Event, capture
 from edgeprune.progress import Silent
 from edgeprune.recipe import ExportOptions
 from tests.unit.export.lite import cnn, digits, target
@@ -70,6 +73,24 @@ def test_without_data_the_inputs_are_made_up_and_said_to_be(tmp_path):
     # This target's runtime gets a file that it can run.
     assert not any("refuses" in note for note in artifact.notes)
     assert any("one scale a tensor" in note for note in artifact.notes)
+
+
+class FixedBatch(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(64, 10)
+
+    def forward(self, x):
+        return self.linear(x.reshape(2, 64))
+
+
+def test_a_batch_that_the_model_fixes_stays_and_is_told(tmp_path):
+    model, _ = capture(FixedBatch(), (torch.randn(2, 1, 8, 8),), event=Event("load"))
+    options = ExportOptions(samples=5, formats=("tflite",))
+    _, report = export(model, options, Context(target=target(), folder=tmp_path, data=digits()))
+    (artifact,) = report.artifacts
+    assert (artifact.inputs[0].shape, artifact.check.samples) == ((2, 8, 8, 1), 5)
+    assert "takes batches of 2, which its model fixes, not of 1" in artifact.notes
 
 
 def test_a_format_without_a_runtime_is_refused(tmp_path):
