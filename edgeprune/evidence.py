@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from edgeprune.data import Data
-from edgeprune.export.feed import artifact_runner
+from edgeprune.export import artifact_runner
 from edgeprune.figure import counted
 from edgeprune.gate import judge
 from edgeprune.job import Job
@@ -38,7 +38,7 @@ def measure(job: Job, run: Run, yardstick: Step, final: Step) -> Profile:
     found = _profile(job, run, files) if job.profile else _sizes(files)
     if run.judge is not None:
         for artifact in final.report.artifacts:
-            run.context.progress.say(f"evaluate {artifact.file}")
+            run.context.progress.say(f"> evaluate {artifact.file}")
             execute = artifact_runner(files[artifact.file], final.model, job.threads)
             found.figures[artifact.file].update(run.judge.figures(execute))
     return found
@@ -88,7 +88,7 @@ def result_files(report: RunReport, run: Run, final: Step) -> dict[str, Path | s
 
 def _profile(job: Job, run: Run, files: Mapping[str, Path]) -> Profile:
     """Measure on this machine, on a sample of the data where there is some."""
-    run.context.progress.say("profile")
+    run.context.progress.say("> profile")
     inputs = None
     if run.context.data is not None:
         inputs = (run.work.folder / "inputs.npz").absolute()

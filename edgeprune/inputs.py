@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From what the user named to what a run works on: data, model, judge."""
+"""From what the user named to what a run works on: model, data, judge."""
 
 from __future__ import annotations
 
@@ -7,28 +7,39 @@ from edgeprune.context import Context
 from edgeprune.data import Data, open_data
 from edgeprune.evaluate import Judge
 from edgeprune.job import DataSource, Source
-from edgeprune.model import Model, load, runner
+from edgeprune.model import Loaded, Model, load, parse_shape, runner
+from edgeprune.model.archive import open_archive
+from edgeprune.model.kinds import Kind, recognise
+from edgeprune.model.program import tensors
 from edgeprune.profiler.machine import describe
+from edgeprune.progress import Progress
 
-__all__ = ["load_model", "make_judge", "open_source"]
+__all__ = ["load_model", "make_judge", "open_inputs"]
 
 
-def open_source(source: DataSource | None, seed: int) -> Data | None:
-    """Open the data that the user named, if any.
+def open_inputs(
+    source: Source, data: DataSource | None, seed: int, progress: Progress
+) -> tuple[Loaded, Data | None]:
+    """Open the data and load the model; each tells the other the shape of the inputs where it can.
 
     Raises:
-        DataError: It can't be used.
+        ModelError: The model can't be read or captured, or doesn't take the data's samples.
+        DataError: The data can't be used.
     """
-    if source is None:
-        return None
-    return open_data(source.name, seed=seed, path=source.path, limit=source.limit)
+    recognise(source.path)  # before any data is read
+    if data is None:
+        return load_model(source, None), None
+    opened = open_data(
+        data.name, seed=seed, limit=data.limit, input_shape=_shape(source), progress=progress
+    )
+    return load_model(source, opened), opened
 
 
-def load_model(source: Source, data: Data | None) -> Model:
+def load_model(source: Source, data: Data | None) -> Loaded:
     """Load and capture a model; the data's samples tell its input shapes where nothing else does.
 
     Raises:
-        ModelError: It can't be read or captured.
+        ModelError: It can't be read or captured, or doesn't take the data's samples.
     """
     return load(
         source.path,
@@ -45,3 +56,16 @@ def make_judge(dense: Model, context: Context) -> Judge | None:
         return None
     run = runner(dense, context.threads)
     return Judge(context.data, run, where=describe(), progress=context.progress)
+
+
+def _shape(source: Source) -> tuple[int, ...] | None:
+    """The shape of the model's first input, as far as the user or a program tells."""
+    if source.input_shapes is not None:
+        return parse_shape(source.input_shapes[0]).sizes
+    if recognise(source.path) is not Kind.PROGRAM:
+        return None
+    program, _ = open_archive(source.path, trusted=source.trust_pickle)
+    _, *sizes = next(iter(tensors(program))).shape or (1,)
+    if not all(isinstance(size, int) for size in sizes):
+        return None
+    return (1, *sizes)

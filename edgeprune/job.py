@@ -16,7 +16,8 @@ class Source:
 
     path: Path
     arch: str | None = None
-    input_shapes: tuple[tuple[int, ...], ...] | None = None
+    input_shapes: tuple[str, ...] | None = None
+    """``1x3x224x224`` or, with a type, ``1x128:int64``; one an input."""
     trust_pickle: bool = False
 
 
@@ -25,7 +26,6 @@ class DataSource:
     """The data, as ``edgeprune.data.open_data`` takes it."""
 
     name: str
-    path: Path | None = None
     limit: int | None = None
 
 

@@ -16,13 +16,13 @@ from edgeprune.data import Data
 from edgeprune.evidence import measure, result_files, run_report
 from edgeprune.export import export
 from edgeprune.finetune import finetune
-from edgeprune.inputs import load_model, make_judge, open_source
+from edgeprune.inputs import make_judge, open_inputs
 from edgeprune.job import Job
 from edgeprune.model import Model
 from edgeprune.profiler.machine import versions
 from edgeprune.progress import Progress, Silent
 from edgeprune.prune import prune
-from edgeprune.quantize import quantize
+from edgeprune.quantize import decide, quantize
 from edgeprune.report import read_report
 from edgeprune.report.schema import RunReport, StageReport
 from edgeprune.step import Run, Step, weigh
@@ -34,8 +34,8 @@ __all__ = ["compress"]
 def compress(job: Job, progress: Progress | None = None) -> RunReport:
     """Take a model to a device's artifacts in ``<out>/<target>/``.
 
-    The dense model is exported first, as the yardstick of all figures: a model that can't be
-    exported is found out before any training.
+    The dense model is exported before any training: its files are the yardstick of the final
+    ones, and a model that can't be exported is found out early.
 
     Raises:
         InputError: The model, the data, an option or the output folder can't be used.
@@ -47,11 +47,18 @@ def compress(job: Job, progress: Progress | None = None) -> RunReport:
     check(out, name, overwrite=job.overwrite or job.resume)
     torch.set_num_threads(job.threads)
 
-    progress.say("load")
+    progress.say("> load")
     start = perf_counter()
-    data = open_source(job.data, recipe.seed)
-    dense = load_model(job.source, data)
-    seconds = perf_counter() - start
+    opened, data = open_inputs(job.source, job.data, recipe.seed, progress)
+    dense = opened.model
+    decide(  # what the target can't take is refused before any work
+        dense,
+        recipe.quantize,
+        job.target,
+        calibrated=data is not None,
+        formats=recipe.export.formats,
+    )
+    loading = StageReport(stage="load", seconds=perf_counter() - start, notes=opened.notes)
 
     root = _root_key(job, dense, data)
     flags = {"overwrite": job.overwrite, "resume": job.resume, "keep": job.keep_work}
@@ -61,9 +68,9 @@ def compress(job: Job, progress: Progress | None = None) -> RunReport:
             return read_report(work.result / "report.json")
         run = _run(job, work, dense, data, progress)
 
-        loaded = _loaded(run, dense, root, seconds)
-        yardstick = run.step("dense", export, recipe.export, loaded)
+        loaded = _loaded(run, dense, root, loading)
         pruned = run.step("prune", prune, recipe.prune, loaded)
+        yardstick = run.step("dense", export, recipe.export, loaded)
         tuned = run.step("finetune", finetune, recipe.finetune, pruned)
         small = run.step("quantize", quantize, recipe.quantize, tuned)
         final = run.step("export", export, recipe.export, small)
@@ -93,9 +100,9 @@ def _run(job: Job, work: Workspace, dense: Model, data: Data | None, progress: P
     return Run(work, context, make_judge(dense, context))
 
 
-def _loaded(run: Run, dense: Model, key: str, seconds: float) -> Step:
+def _loaded(run: Run, dense: Model, key: str, loading: StageReport) -> Step:
     """The loaded model as the step that all others follow."""
     own = None if run.judge is None else run.judge.dense()
     figures = weigh(dense) | ({} if own is None else {"score": own})
-    report = StageReport(stage="load", seconds=seconds, figures=figures)
+    report = loading.model_copy(update={"figures": figures})
     return Step(dense, report, run.work.folder, key)

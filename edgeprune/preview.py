@@ -9,7 +9,7 @@ import torch
 
 from edgeprune.context import Context
 from edgeprune.figure import Figure
-from edgeprune.inputs import load_model, open_source
+from edgeprune.inputs import open_inputs
 from edgeprune.job import Job
 from edgeprune.progress import Progress, Silent
 from edgeprune.prune import PrunePlan, plan
@@ -43,8 +43,8 @@ def preview(job: Job, progress: Progress | None = None) -> Preview:
     check(job.out, job.target.name, overwrite=job.overwrite or job.resume)
     torch.set_num_threads(job.threads)
     seed = job.recipe.seed
-    data = open_source(job.data, seed)
-    dense = load_model(job.source, data)
+    opened, data = open_inputs(job.source, job.data, seed, progress)
+    dense = opened.model
     context = Context(job.target, job.out, data, dense, seed, job.threads, progress)
     choice = decide(
         dense,

@@ -11,9 +11,8 @@ import torch
 
 from edgeprune.context import Context
 from edgeprune.errors import OutputError
-from edgeprune.export import export
-from edgeprune.export.feed import artifact_runner
-from edgeprune.inputs import load_model, make_judge, open_source
+from edgeprune.export import artifact_runner, export
+from edgeprune.inputs import load_model, make_judge, open_inputs
 from edgeprune.job import Task
 from edgeprune.model import Model, runner, save
 from edgeprune.progress import Progress
@@ -77,12 +76,11 @@ def export_files(task: Task, options: ExportOptions, progress: Progress) -> Stag
 def _open(task: Task, folder: Path, progress: Progress) -> tuple[Model, Context]:
     torch.set_num_threads(task.threads)
     torch.manual_seed(task.seed)
-    progress.say("load")
-    data = open_source(task.data, task.seed)
-    model = load_model(task.source, data)
-    teacher = None if task.teacher is None else load_model(task.teacher, data)
+    progress.say("> load")
+    opened, data = open_inputs(task.source, task.data, task.seed, progress)
+    teacher = None if task.teacher is None else load_model(task.teacher, data).model
     context = Context(task.target, folder, data, teacher, task.seed, task.threads, progress)
-    return model, context
+    return opened.model, context
 
 
 def _refuse(path: Path, overwrite: bool) -> None:

@@ -62,9 +62,9 @@ class Run:
         key = chain(before.key, name, options.model_dump(mode="json"))
         folder = self.work.folder / name
         if self.work.sealed(name, key):
-            self.context.progress.say(f"{name}: done before the interruption, taken up")
+            self.context.progress.say(f"> {name}: done before the interruption, taken up")
         else:
-            self.context.progress.say(name)
+            self.context.progress.say(f"> {name}")
             context = replace(self.context, folder=self.work.begin(name, key))
             torch.manual_seed(context.seed)
             model, report = stage(before.model, options, context)

@@ -166,7 +166,7 @@ def claim(
     made = [path for path in (out, *out.parents) if not path.exists()]
     try:
         with writable(out):
-            out.mkdir(parents=True, exist_ok=True)
+            _make(out)
             with _lock(out / f".{name}.lock"):
                 _mend(work)
                 if not (resume and work.published()):
@@ -191,7 +191,7 @@ def staged(out: Path) -> Iterator[Path]:
     """
     folder = out.with_name(f".{out.name}.work")
     with writable(out):
-        out.parent.mkdir(parents=True, exist_ok=True)
+        _make(out.parent)
         with _lock(out.with_name(f".{out.name}.lock")):
             _remove(folder)
             folder.mkdir()
@@ -215,6 +215,13 @@ def writable(out: Path) -> Iterator[None]:
         if error.errno in _FULL or (error.errno in _DENIED and ours):
             raise OutputError(f"{out}: can't be written: {error.strerror}") from error
         raise
+
+
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"{folder}: can't be made: {error.strerror}") from None
 
 
 def _cleaned(work: Workspace, keep: bool) -> Iterator[Workspace]:

@@ -73,49 +73,24 @@ def batch(value: str | None) -> int | str | None:
     return int(value)
 
 
-def _shapes(values: list[str] | None) -> tuple[tuple[int, ...], ...] | None:
-    """The input shapes of ``1x3x224x224``, one each.
-
-    Raises:
-        InputError: A text isn't of that form.
-    """
-    if not values:
-        return None
-    return tuple(_shape(value) for value in values)
-
-
-def _shape(value: str) -> tuple[int, ...]:
-    sizes = value.lower().split("x")
-    if not all(size.isdecimal() and int(size) > 0 for size in sizes):
-        raise InputError(f"--input-shape: '{value}' is no shape; write it as 1x3x224x224")
-    return tuple(int(size) for size in sizes)
-
-
 def source(
     path: Path, arch: str | None, input_shape: list[str] | None, trust_pickle: bool
 ) -> Source:
-    """The model to start from.
-
-    Raises:
-        InputError: An input shape isn't one.
-    """
-    return Source(path, arch, _shapes(input_shape), trust_pickle)
+    """The model to start from."""
+    return Source(path, arch, tuple(input_shape) if input_shape else None, trust_pickle)
 
 
-def data_source(value: str | None, limit: int | None) -> DataSource | None:
-    """What ``--data`` and ``--limit`` name: ``cifar10=photos/`` is a spec and its path.
+def data_source(name: str | None, limit: int | None) -> DataSource | None:
+    """What ``--data`` and ``--limit`` name.
 
     Raises:
         InputError: A limit without data.
     """
-    if value is None:
+    if name is None:
         if limit is not None:
             raise InputError("--limit is about the data, and no --data is given")
         return None
-    name, equals, path = value.partition("=")
-    if equals and not Path(value).exists():
-        return DataSource(name, Path(path), limit)
-    return DataSource(value, None, limit)
+    return DataSource(name, limit)
 
 
 def prune_changes(

@@ -10,6 +10,7 @@ import typer
 
 from edgeprune.cli import asked, show
 from edgeprune.cli import options as opt
+from edgeprune.cli.console import progress
 from edgeprune.report.text import count
 from edgeprune.units import format_bytes
 
@@ -47,9 +48,10 @@ def inspect(
     source = asked.source(model, arch, input_shape, trust_pickle)
     asked.use_threads(None)
     from edgeprune.anatomy import dissect
-    from edgeprune.inputs import load_model, open_source
+    from edgeprune.inputs import open_inputs
 
-    loaded = load_model(source, open_source(asked.data_source(data, None), 0))
+    opened, _ = open_inputs(source, asked.data_source(data, None), 0, progress())
+    loaded = opened.model
     if json:
         show.as_json(_as_data(loaded, dissect(loaded)))
     else:

@@ -2,6 +2,7 @@
 """The ``edgeprune`` command: its sub-commands, and the one place where errors become exit codes."""
 
 import os
+import shlex
 import sys
 import traceback
 from collections.abc import Sequence
@@ -17,6 +18,9 @@ __all__ = ["app", "main"]
 
 _USAGE = typer.BadParameter.__mro__[1]
 """The base of everything that is wrong with a command line itself."""
+
+_INTERRUPTED = 130
+"""What typer, too, makes of Ctrl-C."""
 
 _EXTRA = {
     "ai_edge_litert": "device",
@@ -80,18 +84,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # the reader of standard output has left; nothing more can be said there
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
-    except (Exception, KeyboardInterrupt) as error:
+    except (KeyboardInterrupt, typer.Abort):
+        code = _INTERRUPTED
+    except Exception as error:
         if debug:
             traceback.print_exc()
         line, code = _explain(error)
         print(line, file=sys.stderr)
+    if code == _INTERRUPTED:
+        print(_interrupted(given), file=sys.stderr)
     return code if isinstance(code, int) else 0
 
 
-def _explain(error: BaseException) -> tuple[str, int]:
+def _interrupted(given: list[str]) -> str:
+    """One line that says how to go on."""
+    if given[:1] != ["compress"]:
+        return "interrupted"
+    again = [argument for argument in given if argument != "--resume"]
+    return f"interrupted; go on with: {shlex.join(['edgeprune', *again, '--resume'])}"
+
+
+def _explain(error: Exception) -> tuple[str, int]:
     """What to tell the user about an error, in one line, and the exit code."""
-    if isinstance(error, (KeyboardInterrupt, typer.Abort)):
-        return "interrupted", 130
     if isinstance(error, ModuleNotFoundError) and error.name is not None:
         package = error.name.partition(".")[0]
         if package in _EXTRA:

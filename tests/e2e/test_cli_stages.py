@@ -1,0 +1,151 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Each stage as a command over files, and the commands that only look."""
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from edgeprune import __version__
+from edgeprune.cli.main import main
+from edgeprune.model import parameters, read
+from tests.e2e.support import ROOT, environment, tree
+from tests.networks import digits_cnn
+
+DATA = ("--data", "digits", "--limit", "200", "--threads", "1")
+
+
+def test_stage_after_stage_from_file_to_file(
+    digits_pt2: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pruned, tuned = tmp_path / "pruned.pt2", tmp_path / "tuned.pt2"
+    small, artifacts = tmp_path / "small.pt2", tmp_path / "artifacts"
+    assert main(["prune", str(digits_pt2), "--ratio", "0.5", *DATA, "-o", str(pruned)]) == 0
+    assert parameters(read(pruned)) < 0.6 * parameters(read(digits_pt2))
+
+    teacher = ("--teacher", str(digits_pt2), "--epochs", "4", "--batch-size", "16", "--json")
+    capsys.readouterr()
+    assert main(["finetune", str(pruned), *teacher, *DATA, "-o", str(tuned)]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["stage"] == "finetune"
+    assert report["figures"]["score"]["value"] > 50
+    assert read(tuned).fingerprint() != read(pruned).fingerprint()
+
+    assert main(["quantize", str(tuned), *DATA, "-t", "rpi4", "-o", str(small)]) == 0
+    assert read(small).numerics == "int8"
+
+    options = ("-t", "rpi4", "-o", str(artifacts))
+    assert main(["export", str(small), *DATA, *options]) == 0
+    assert tree(artifacts) == ["model.onnx", "model.tflite"]
+    assert [event.stage for event in read(small).history][-3:] == ["prune", "finetune", "quantize"]
+
+    capsys.readouterr()
+    files = [str(artifacts / name) for name in ("model.onnx", "model.tflite")]
+    quick = ("--blocks", "2", "--block-seconds", "0.02", "--json")
+    assert main(["profile", *files, *quick]) == 0
+    found = json.loads(capsys.readouterr().out)["files"]
+    assert set(found) == {"model.onnx", "model.tflite"}
+    for figures in found.values():
+        assert figures["latency_p50"]["value"] > 0
+    assert tree(tmp_path) == [
+        "artifacts",
+        "artifacts/model.onnx",
+        "artifacts/model.tflite",
+        "pruned.pt2",
+        "small.pt2",
+        "tuned.pt2",
+    ]
+
+
+def test_output_is_replaced_only_when_told(
+    digits_pt2: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "pruned.pt2"
+    out.write_text("precious")
+    command = ["prune", str(digits_pt2), "--ratio", "0.5", "-o", str(out)]
+    assert main(command) == 2
+    assert "--overwrite" in capsys.readouterr().err
+    assert out.read_text() == "precious"
+    assert main([*command, "--overwrite"]) == 0
+    assert parameters(read(out)) < parameters(read(digits_pt2))
+
+
+def test_a_state_dict_works_with_its_factory(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    torch.manual_seed(0)
+    weights = tmp_path / "weights.pt"
+    torch.save(digits_cnn().state_dict(), weights)
+    options = ("--arch", "tests.networks:digits_cnn", "--input-shape", "1x1x8x8")
+    assert main(["inspect", str(weights), *options, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["totals"]["parameters"] == sum(p.numel() for p in digits_cnn().parameters())
+
+
+def test_inspect_tells_layers_groups_and_what_is_frozen(
+    digits_pt2: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["inspect", str(digits_pt2), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    layers = {layer["name"]: layer for layer in found["layers"]}
+    assert layers["conv2"]["macs"] == 16 * 16 * 9 * 64
+    assert layers["conv2"]["parameters"] == 16 * 16 * 9
+    assert layers["conv2"]["shape"] == ["batch", "16", "8", "8"]
+    assert sum(layer["parameters"] for layer in found["layers"]) == found["totals"]["parameters"]
+    assert sum(layer["macs"] for layer in found["layers"]) == found["totals"]["macs"]
+    residual = next(group for group in found["groups"] if ["conv1.weight", 0] in group["members"])
+    assert ["conv2.weight", 0] in residual["members"]
+    assert residual["channels"] == 16
+    assert any(frozen["name"] == "head.weight" and frozen["dim"] == 0 for frozen in found["frozen"])
+
+    assert main(["inspect", str(digits_pt2)]) == 0
+    text = capsys.readouterr().out
+    assert "conv2" in text
+    assert "output" in text
+
+
+def test_help_answers_at_once_and_without_torch() -> None:
+    code = (
+        "import sys; sys.modules['torch'] = None; from edgeprune.cli.main import main\n"
+        "sys.exit(main(['compress', '--help']))"
+    )
+    start = time.monotonic()
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "--allow-unmeasured" in done.stdout
+    assert time.monotonic() - start < 5  # a busy machine; half a second on a quiet one
+
+
+def test_missing_extra_gives_the_pip_command(tmp_path: Path) -> None:
+    (tmp_path / "model.pt2").write_bytes(b"PK")
+    code = (
+        "import sys; sys.modules['torch'] = None; from edgeprune.cli.main import main\n"
+        "sys.exit(main(['compress', 'model.pt2', '-t', 'rpi4']))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert "pip install 'edgeprune[compress]'" in done.stderr
+    assert tree(tmp_path) == ["model.pt2"]
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out.strip() == f"edgeprune {__version__}"
