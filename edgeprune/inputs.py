@@ -5,16 +5,18 @@ from __future__ import annotations
 
 from edgeprune.context import Context
 from edgeprune.data import Data, open_data
+from edgeprune.errors import ModelError
 from edgeprune.evaluate import Judge
-from edgeprune.job import DataSource, Source
+from edgeprune.job import DataSource, Job, Source
 from edgeprune.model import Loaded, Model, load, parse_shape, runner
 from edgeprune.model.archive import open_archive
 from edgeprune.model.kinds import Kind, recognise
 from edgeprune.model.program import tensors
 from edgeprune.profiler.machine import describe
 from edgeprune.progress import Progress
+from edgeprune.quantize import Choice, decide
 
-__all__ = ["load_model", "make_judge", "open_inputs"]
+__all__ = ["choose_numerics", "load_model", "make_judge", "open_inputs", "require_float"]
 
 
 def open_inputs(
@@ -47,6 +49,35 @@ def load_model(source: Source, data: Data | None) -> Loaded:
         input_shapes=source.input_shapes,
         example=None if data is None else data.example(),
         trust_pickle=source.trust_pickle,
+    )
+
+
+def require_float(model: Model, source: Source) -> None:
+    """Refuse a model that was quantized before: its rounded numbers can't be worked on.
+
+    Raises:
+        ModelError: It is one.
+    """
+    if model.numerics != "fp32":
+        raise ModelError(
+            f"{source.path}: is quantized already ({model.numerics}); give the float model it was "
+            "made from (`edgeprune export` and `inspect` take this one)"
+        )
+
+
+def choose_numerics(job: Job, dense: Model, data: Data | None) -> Choice:
+    """What the model's numbers will be, and why.
+
+    Raises:
+        InputError: What was asked for isn't accepted by the target, or can't be calibrated.
+        ConfigError: The target has no runtime for a format, or none that suits all formats.
+    """
+    return decide(
+        dense,
+        job.recipe.quantize,
+        job.target,
+        calibrated=data is not None,
+        formats=job.recipe.export.formats,
     )
 
 

@@ -16,13 +16,13 @@ from edgeprune.data import Data
 from edgeprune.evidence import measure, result_files, run_report
 from edgeprune.export import export
 from edgeprune.finetune import finetune
-from edgeprune.inputs import make_judge, open_inputs
+from edgeprune.inputs import choose_numerics, make_judge, open_inputs, require_float
 from edgeprune.job import Job
 from edgeprune.model import Model
 from edgeprune.profiler.machine import versions
 from edgeprune.progress import Progress, Silent
 from edgeprune.prune import prune
-from edgeprune.quantize import decide, quantize
+from edgeprune.quantize import quantize
 from edgeprune.report import read_report
 from edgeprune.report.schema import RunReport, StageReport
 from edgeprune.step import Run, Step, weigh
@@ -47,17 +47,12 @@ def compress(job: Job, progress: Progress | None = None) -> RunReport:
     check(out, name, overwrite=job.overwrite or job.resume)
     torch.set_num_threads(job.threads)
 
-    progress.say("> load")
+    progress.say(f"> load {job.source.path.name} for {name}")
     start = perf_counter()
     opened, data = open_inputs(job.source, job.data, recipe.seed, progress)
     dense = opened.model
-    decide(  # what the target can't take is refused before any work
-        dense,
-        recipe.quantize,
-        job.target,
-        calibrated=data is not None,
-        formats=recipe.export.formats,
-    )
+    require_float(dense, job.source)
+    choose_numerics(job, dense, data)  # what the target can't take is refused before any work
     loading = StageReport(stage="load", seconds=perf_counter() - start, notes=opened.notes)
 
     root = _root_key(job, dense, data)

@@ -9,11 +9,11 @@ import torch
 
 from edgeprune.context import Context
 from edgeprune.figure import Figure
-from edgeprune.inputs import open_inputs
+from edgeprune.inputs import choose_numerics, open_inputs, require_float
 from edgeprune.job import Job
 from edgeprune.progress import Progress, Silent
 from edgeprune.prune import PrunePlan, plan
-from edgeprune.quantize import Choice, decide
+from edgeprune.quantize import Choice
 from edgeprune.step import weigh
 from edgeprune.workspace import check
 
@@ -40,19 +40,14 @@ def preview(job: Job, progress: Progress | None = None) -> Preview:
         InputError: The model, the data, an option or the output folder can't be used.
     """
     progress = progress or Silent()
-    check(job.out, job.target.name, overwrite=job.overwrite or job.resume)
+    check(job.out, job.target.name, overwrite=True)
     torch.set_num_threads(job.threads)
     seed = job.recipe.seed
     opened, data = open_inputs(job.source, job.data, seed, progress)
     dense = opened.model
     context = Context(job.target, job.out, data, dense, seed, job.threads, progress)
-    choice = decide(
-        dense,
-        job.recipe.quantize,
-        job.target,
-        calibrated=data is not None,
-        formats=job.recipe.export.formats,
-    )
+    require_float(dense, job.source)
+    choice = choose_numerics(job, dense, data)
     return Preview(
         job,
         weigh(dense),

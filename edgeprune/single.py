@@ -12,7 +12,7 @@ import torch
 from edgeprune.context import Context
 from edgeprune.errors import OutputError
 from edgeprune.export import artifact_runner, export
-from edgeprune.inputs import load_model, make_judge, open_inputs
+from edgeprune.inputs import load_model, make_judge, open_inputs, require_float
 from edgeprune.job import Task
 from edgeprune.model import Model, runner, save
 from edgeprune.progress import Progress
@@ -39,6 +39,7 @@ def run_stage(
     _refuse(task.output, task.overwrite)
     with staged(task.output) as folder:
         before, context = _open(task, folder, progress)
+        require_float(before, task.source)
         after, report = stage(before, options, context)
         figures = weigh(after)
         judge = make_judge(context.dense or before, context)

@@ -12,7 +12,7 @@ import typer
 
 from edgeprune.cli import asked, show
 from edgeprune.cli import options as opt
-from edgeprune.cli.console import progress
+from edgeprune.cli.console import page, progress
 from edgeprune.job import Job
 from edgeprune.target import find_target
 
@@ -203,7 +203,7 @@ def _run(jobs: list[Job], as_json: bool, allow_unmeasured: bool) -> int:
         report = compress(job, progress())
         reports.append(report)
         if not as_json:
-            render_terminal(report)
+            render_terminal(report, page())
             typer.echo(f"\n{job.out / report.target}")
         _warn(report, allow_unmeasured)
     if as_json:

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Progress on standard error: bars on a terminal, plain lines anywhere else."""
 
+import os
 import sys
 import time
 from collections.abc import Iterator
@@ -19,9 +20,16 @@ from rich.progress import (
 from edgeprune.progress import Bar
 from edgeprune.progress import Progress as Shown
 
-__all__ = ["PlainProgress", "TerminalProgress", "progress"]
+__all__ = ["PlainProgress", "TerminalProgress", "page", "progress"]
 
 _SECONDS_BETWEEN_LINES = 10.0
+_PAGE = 120
+
+
+def page() -> Console:
+    """Standard output: as wide as the terminal; 120 columns where there is none."""
+    known = sys.stdout.isatty() or "COLUMNS" in os.environ
+    return Console(highlight=False, width=None if known else _PAGE)
 
 
 def progress() -> Shown:

@@ -8,7 +8,7 @@ import typer
 
 from edgeprune.cli import asked
 from edgeprune.cli import options as opt
-from edgeprune.cli.console import progress
+from edgeprune.cli.console import page, progress
 
 __all__ = ["add_to"]
 
@@ -39,7 +39,7 @@ def demo(
 
     good = True
     for report in run(out, count, progress(), seed=seed):
-        render_terminal(report)
+        render_terminal(report, page())
         typer.echo(f"\n{out / report.target}\n")
         good = good and passed(report.verdicts, allow_unmeasured=True)
     raise typer.Exit(0 if good else 1)

@@ -90,7 +90,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if debug:
             traceback.print_exc()
         line, code = _explain(error)
-        print(line, file=sys.stderr)
+        if line:
+            print(line, file=sys.stderr)
     if code == _INTERRUPTED:
         print(_interrupted(given), file=sys.stderr)
     return code if isinstance(code, int) else 0
@@ -105,7 +106,8 @@ def _interrupted(given: list[str]) -> str:
 
 
 def _explain(error: Exception) -> tuple[str, int]:
-    """What to tell the user about an error, in one line, and the exit code."""
+    """What to tell the user about an error, in one line, and the exit code; nothing where typer
+    has shown the help instead."""
     if isinstance(error, ModuleNotFoundError) and error.name is not None:
         package = error.name.partition(".")[0]
         if package in _EXTRA:
@@ -114,7 +116,7 @@ def _explain(error: Exception) -> tuple[str, int]:
         return f"error: {' '.join(str(error).split())}", error.exit_code
     if isinstance(error, _USAGE):
         message = getattr(error, "format_message", error.__str__)()
-        return f"error: {message} (see `edgeprune --help`)", 2
+        return f"error: {message} (see `edgeprune --help`)" if message else "", 2
     text = " ".join(str(error).split())
     return (
         f"error: internal: {type(error).__name__}: {text}; "

@@ -7,10 +7,10 @@ from typing import Any
 
 import typer
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from edgeprune.cli.console import page
 from edgeprune.figure import Figure
 from edgeprune.report.schema import StageReport
 from edgeprune.report.text import show, spread
@@ -39,7 +39,7 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[str]], left: int = 1) 
     for row in rows:
         # Text, not strings, in which rich would take brackets for its markup
         shown.add_row(*map(Text, row))
-    Console(highlight=False).print(shown)
+    page().print(shown)
 
 
 def lines(texts: Iterable[str]) -> None:

@@ -163,6 +163,13 @@ def test_an_option_that_can_not_be(
     assert says in refused(arguments, tmp_path, capsys)
 
 
+def test_no_command_shows_the_help(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == 2
+    captured = capsys.readouterr()
+    assert "compress" in captured.out
+    assert captured.err == ""
+
+
 def test_a_wrong_key_in_a_recipe_is_named(
     digits_pt2: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -37,6 +37,11 @@ def test_stage_after_stage_from_file_to_file(
 
     assert main(["quantize", str(tuned), *DATA, "-t", "rpi4", "-o", str(small)]) == 0
     assert read(small).numerics == "int8"
+    for command in ("prune", "quantize"):
+        assert main([command, str(small), *DATA, "-o", str(tmp_path / "again.pt2")]) == 2
+        assert "quantized already" in capsys.readouterr().err
+    assert main(["compress", str(small), "-t", "rpi4", "-o", str(tmp_path / "out")]) == 2
+    assert "quantized already" in capsys.readouterr().err
 
     options = ("-t", "rpi4", "-o", str(artifacts))
     assert main(["export", str(small), *DATA, *options]) == 0
