@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 from torch.export import ExportedProgram
+from torch.export.pt2_archive._package import load_pt2
 
 from edgeprune.errors import ModelError
 from edgeprune.model.program import quietly, reason
@@ -67,15 +68,23 @@ def open_archive(path: Path, *, trusted: bool = False) -> tuple[ExportedProgram,
     """
     if not trusted:
         _screen(path)
-    extra = {MARK: ""}  # torch takes an empty dictionary for none
     try:
         with quietly(), path.open("rb") as file:
             importlib.import_module(_QUANTIZED)
-            return torch.export.load(file, extra_files=extra), extra[MARK]
+            if _is_old(path):
+                return torch.export.load(file), ""
+            # Not torch.export.load: it drops the reason why an archive can't be read.
+            contents = load_pt2(file)
+            (program,) = contents.exported_programs.values()
+            return program, contents.extra_files.get(MARK, "")
     except Exception as error:  # a damaged archive raises anything
-        raise ModelError(
-            f"{path}: not a program that this torch can load: {reason(error)}"
-        ) from error
+        text = reason(error)
+        raise ModelError(f"{path}: not a program that this torch can load: {text}") from error
+
+
+def _is_old(path: Path) -> bool:
+    with zipfile.ZipFile(path) as archive:
+        return _OLD in archive.namelist()
 
 
 def _screen(path: Path) -> None:
@@ -86,6 +95,9 @@ def _screen(path: Path) -> None:
     """
     try:
         with zipfile.ZipFile(path) as archive:
+            names = [name.lower() for name in archive.namelist()]
+            if len(names) != len(set(names)):  # we might look at one and torch at the other
+                raise ModelError(f"{path}: damaged: it has two members of one name")
             for name in archive.namelist():
                 danger = _danger(name, archive)
                 if danger:
@@ -97,14 +109,17 @@ def _screen(path: Path) -> None:
         raise ModelError(f"{path}: damaged: {reason(error)}") from None
 
 
-def _danger(name: str, archive: zipfile.ZipFile) -> str | None:
-    """What in the member ``name`` would run code, in words."""
+def _danger(member: str, archive: zipfile.ZipFile) -> str | None:
+    """What in a member of an archive would run code, in words."""
+    name = member.lower()  # torch finds members in any case
     if _NATIVE.search(name) or "/data/aotinductor/" in name:
         return "compiled code"
-    if name.endswith(".json") and "/extra/" not in name and not name.startswith("extra_files/"):
-        return next(_json_dangers(json.loads(archive.read(name))), None)
+    if name.split("/")[1:2] == ["extra"] or name.startswith("extra_files/"):
+        return None
+    if name.endswith(".json") or "/models/" in name:
+        return next(_json_dangers(json.loads(archive.read(member))), None)
     if name.endswith(".pt"):
-        data = archive.read(name)
+        data = archive.read(member)
         try:
             if data:
                 with quietly():

@@ -96,8 +96,9 @@ def recapture(
     """The next model after a stage edited ``model.module()``.
 
     Exports again with the same inputs and the same dynamic or static batch; parameters and
-    buffers keep their names, tied parameters stay tied if they are still one object. The result
-    shares no memory with ``module``. The graph is taken in the mode that it is in: call
+    buffers keep their names, tied parameters stay tied if they are still one object, and what the
+    graph no longer uses stays unless the stage deleted it. The result shares no memory with
+    ``module``. The graph is taken in the mode that it is in: call
     ``set_training(module, False)`` first if it was trained.
 
     Raises:

@@ -17,6 +17,8 @@ from edgeprune.model.shapes import Shapes, examples, fit
 
 __all__ = ["adopt"]
 
+_WRITES = (torch.ops.aten.add_.Tensor, torch.ops.aten.copy_.default)
+_STATISTICS = ("num_batches_tracked", "running_mean", "running_var")
 _ATTENTION = torch.ops.aten.scaled_dot_product_attention.default
 
 
@@ -106,18 +108,20 @@ def _evaluate(module: GraphModule) -> tuple[str, ...]:
             node.update_arg(4, 0.0)
         if node.target is _ATTENTION and "dropout_p" in node.kwargs:
             node.update_kwarg("dropout_p", 0.0)
-        if _counts_batches(node):
-            module.graph.erase_node(node)
+    for node in [n for n in module.graph.nodes if _updates_statistics(n)]:
+        sources = node.all_input_nodes
+        module.graph.erase_node(node)
+        for source in sources:
+            if source.op == "call_function" and not source.users:
+                module.graph.erase_node(source)
     module.recompile()
     changed = module.code != before
     return ("exported in train mode: switched to eval mode",) if changed else ()
 
 
-def _counts_batches(node: torch.fx.Node) -> bool:
-    """Whether a node adds 1 to a batch norm's counter, as only training does."""
-    if node.target is not torch.ops.aten.add_.Tensor or node.users:
+def _updates_statistics(node: torch.fx.Node) -> bool:
+    """Whether a node writes a batch norm's counter or statistics, as only training does."""
+    if node.target not in _WRITES or node.users:
         return False
-    counter = node.args[0]
-    return isinstance(counter, torch.fx.Node) and str(counter.target).endswith(
-        "num_batches_tracked"
-    )
+    buffer = node.args[0]
+    return isinstance(buffer, torch.fx.Node) and str(buffer.target).endswith(_STATISTICS)

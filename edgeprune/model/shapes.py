@@ -76,14 +76,18 @@ def examples(
 
     Raises:
         InputError: A shape's text is none.
+        ModelError: Real inputs and ``shapes`` contradict each other.
     """
-    if example is not None:
-        return example
     if shapes is None:
-        return None
+        return example
     given = [_shape(s) for s in shapes]
-    types = [*dtypes, *[dtypes[-1]] * len(given)]
-    return zeros((s.sizes, s.dtype or t) for s, t in zip(given, types, strict=False))
+    types = [t.dtype for t in example] if example else list(dtypes)
+    types += [types[-1]] * len(given)
+    said = zeros((s.sizes, s.dtype or t) for s, t in zip(given, types, strict=False))
+    if example is None:
+        return said
+    fit(example, said, "--input-shape", "the data gives")
+    return example
 
 
 def _shape(given: InputShape | tuple[int, ...] | str) -> InputShape:
@@ -107,8 +111,13 @@ def resized(example: Sequence[Tensor], batch: int) -> tuple[Tensor, ...]:
     )
 
 
-def fit(wanted: Sequence[Tensor], given: Sequence[Tensor] | None, source: str) -> None:
-    """Check that ``given`` inputs are what a program takes, but for the batch size.
+def fit(
+    wanted: Sequence[Tensor],
+    given: Sequence[Tensor] | None,
+    source: str,
+    owner: str = "the model takes",
+) -> None:
+    """Check that ``given`` inputs are what ``owner`` says, but for the batch size.
 
     Raises:
         ModelError: Another count, shape or type; ``source`` says who gave them.
@@ -118,7 +127,7 @@ def fit(wanted: Sequence[Tensor], given: Sequence[Tensor] | None, source: str) -
     takes, gives = ([_say(t) for t in side] for side in (wanted, given))
     if takes != gives:
         raise ModelError(
-            f"the model takes {' and '.join(takes)}, but {source} gives {' and '.join(gives)} "
+            f"{owner} {' and '.join(takes)}, but {source} gives {' and '.join(gives)} "
             "(batch left out)"
         )
 
