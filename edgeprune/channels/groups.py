@@ -17,34 +17,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from edgeprune.channels.ledger import Group, describe
 from edgeprune.channels.walk import Walk, walk
 from edgeprune.model import Model
 
 __all__ = ["Frozen", "Group", "Groups", "Totals", "analyse"]
 
 Bools = NDArray[np.bool_]
-
-
-@dataclass(frozen=True)
-class Group:
-    """Channels that are alike. Sizes and costs are of all its channels together."""
-
-    name: str
-    """The first layer that its channels are rows of; numbered where several groups are."""
-    channels: NDArray[np.int64]
-    """Their numbers, as ``Groups.labels`` counts them."""
-    members: tuple[tuple[str, int], ...]
-    """Parameters and buffers that it owns slices of, each with the dimension."""
-    parameters: int
-    macs: int
-    bytes: int
-    renormalises: tuple[str, ...]
-    """Nodes that normalise or reduce over these channels, so that pruning isn't exactly masking."""
-
-    @property
-    def size(self) -> int:
-        """How many channels."""
-        return int(self.channels.size)
 
 
 @dataclass(frozen=True)
@@ -121,23 +100,23 @@ def analyse(model: Model) -> Groups:
     of, cause = found.components.of, found.components.cause
     signature = model.program.graph_signature
     trainable = frozenset(signature.parameters)
-    channel_sets = _prunable(found, trainable)
-    order = _grouped(found, channel_sets)
+    order = _grouped(found, _prunable(found, trainable))
     number = np.full(cause.size, -1, np.int64)
     for position, component in enumerate(np.concatenate(order) if order else ()):
         number[component] = position
     channel_of = number[of] if of.size else np.empty(0, np.int64)
     states = {**model.program.state_dict, **model.program.constants}
-    result = Groups(
-        (), (), _labels(found, channel_of), found, channel_of,
-        {n: states[n].element_size() for n in found.states if isinstance(states[n], torch.Tensor)},
-        trainable,
-    )  # fmt: skip
-    groups = tuple(_describe(result, order))
+    itemsize = {n: t.element_size() for n, t in states.items() if isinstance(t, torch.Tensor)}
+    labels = _labels(found, channel_of)
     return Groups(
-        groups, tuple(_frozen(found, trainable)), result.labels, found, channel_of,
-        result.itemsize, trainable,
-    )  # fmt: skip
+        describe(found, [len(sets) for sets in order], channel_of, itemsize, trainable),
+        tuple(_frozen(found, trainable)),
+        labels,
+        found,
+        channel_of,
+        itemsize,
+        trainable,
+    )
 
 
 def _prunable(found: Walk, trainable: frozenset[str]) -> Bools:
@@ -159,13 +138,14 @@ def _grouped(found: Walk, prunable: Bools) -> list[NDArray[np.int64]]:
     places = [axis for dims in found.states.values() for axis in dims if axis is not None]
     for axis in [*places, *found.atoms.pieces]:
         key = random.integers(1, 2**63, dtype=np.uint64)
-        counts = np.bincount(of[axis], minlength=prunable.size).astype(np.uint64)
+        here, counts = np.unique(of[axis], return_counts=True)
         with np.errstate(over="ignore"):
-            signature += key * counts
+            signature[here] += key * counts.astype(np.uint64)
     sets = np.flatnonzero(prunable)
-    _, first, inverse = np.unique(signature[sets], return_index=True, return_inverse=True)
-    members = [sets[inverse == g] for g in range(first.size)]
-    return [members[g] for g in np.argsort(first) if members[g].size > 1]
+    _, inverse = np.unique(signature[sets], return_inverse=True)
+    by_group = np.split(sets[np.argsort(inverse, kind="stable")], np.cumsum(np.bincount(inverse)))
+    alike = [members for members in by_group if members.size > 1]
+    return sorted(alike, key=lambda members: int(members[0]))
 
 
 def _labels(found: Walk, channel_of: NDArray[np.int64]) -> dict[tuple[str, int], NDArray[np.int64]]:
@@ -175,46 +155,6 @@ def _labels(found: Walk, channel_of: NDArray[np.int64]) -> dict[tuple[str, int],
         for dim, axis in enumerate(dims)
         if axis is not None
     }
-
-
-def _describe(result: Groups, order: list[NDArray[np.int64]]) -> Iterator[Group]:
-    start, total = 0, sum(len(sets) for sets in order)
-    dense = result.totals(np.zeros(total, np.bool_))
-    seen: dict[str, int] = {}
-    for sets in order:
-        channels = np.arange(start, start + len(sets))
-        start += len(sets)
-        removed = np.zeros(total, np.bool_)
-        removed[channels] = True
-        left = result.totals(removed)
-        members = tuple(
-            key for key, label in result.labels.items() if np.isin(label, channels).any()
-        )
-        name = _name(members)
-        seen[name] = seen.get(name, 0) + 1
-        yield Group(
-            name if seen[name] == 1 else f"{name}#{seen[name]}",
-            channels,
-            members,
-            dense.parameters - left.parameters,
-            dense.macs - left.macs,
-            dense.bytes - left.bytes,
-            _renormalisers(result, channels),
-        )
-
-
-def _name(members: tuple[tuple[str, int], ...]) -> str:
-    rows = [name for name, dim in members if dim == 0 and name.endswith("weight")]
-    return (rows or [members[0][0]])[0].removesuffix(".weight")
-
-
-def _renormalisers(result: Groups, channels: NDArray[np.int64]) -> tuple[str, ...]:
-    found = [
-        node
-        for axis, node in result.walk.atoms.renormalised
-        if np.isin(result.channel_of[axis], channels).any()
-    ]
-    return tuple(dict.fromkeys(found))
 
 
 def _frozen(found: Walk, trainable: frozenset[str]) -> Iterator[Frozen]:
