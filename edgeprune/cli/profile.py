@@ -11,7 +11,7 @@ from edgeprune.cli import options as opt
 from edgeprune.cli import show
 from edgeprune.cli.console import progress
 from edgeprune.recipe import ProfileOptions
-from edgeprune.report.text import ratio, spread
+from edgeprune.report import text
 from edgeprune.toml import parse
 
 __all__ = ["add_to"]
@@ -93,10 +93,10 @@ def profile(
     rows = [
         (
             name,
-            *(show.cell(figures.get(key)) for key in keys),
-            spread(figures.get(latencies[0])),
-            *(show.cell(figures.get(key)) for key in latencies[1:]),
-            ratio(figures.get("latency_ratio")),
+            *(text.show(figures.get(key)) for key in keys),
+            text.spread(figures.get(latencies[0])),
+            *(text.show(figures.get(key)) for key in latencies[1:]),
+            text.ratio(figures.get("latency_ratio")),
         )
         for name, figures in found.figures.items()
     ]

@@ -13,7 +13,7 @@ from rich.text import Text
 from edgeprune.cli.console import page
 from edgeprune.figure import Figure
 from edgeprune.report.schema import StageReport
-from edgeprune.report.text import show, spread
+from edgeprune.report.text import spread
 
 __all__ = ["as_json", "figures", "lines", "one_or_all", "stage", "table"]
 
@@ -65,8 +65,3 @@ def figures(found: Mapping[str, Figure]) -> None:
     width = max((len(name) for name, _, _ in rows), default=0)
     for name, value, how in rows:
         typer.echo(f"{name:<{width}}  {value}  ({how})")
-
-
-def cell(figure: Figure | None) -> str:
-    """A figure in a table."""
-    return show(figure)

@@ -19,12 +19,12 @@ from tests.e2e.support import tree
 from tests.networks import TinyBert, TinyMobileNet, TinyViT
 
 STAGES = ["load", "prune", "finetune", "quantize", "export"]
-FAST = ("--limit", "240", "--epochs", "1", "--ratio", "0.5", "--threads", "1")
+FAST = ("--limit", "240", "--epochs", "1", "--ratio", "0.5")
 
 
 def compress(model: Path, quick: Path, *options: str, target: str = "rpi4") -> int:
     fixed = ("--target", target, "--recipe", str(quick), "--out", str(quick.parent / "out"))
-    return main(["compress", str(model), *fixed, *options])
+    return main(["compress", str(model), *fixed, "--threads", "1", *options])
 
 
 def result(quick: Path, target: str = "rpi4") -> Path:
@@ -155,7 +155,7 @@ def test_without_data_weights_decide_and_the_report_says_what_is_missing(
     digits_pt2: Path, quick: Path
 ) -> None:
     options = ("--ratio", "0.5", "--no-profile", "--allow-unmeasured", "--format", "onnx")
-    compress(digits_pt2, quick, *options, "--threads", "1")
+    compress(digits_pt2, quick, *options)
     report = report_of(quick)
     assert report.metric is None
     assert any(line.startswith("accuracy: no data") for line in report.not_measured)
@@ -169,7 +169,7 @@ def test_without_labels_it_is_agreement_never_accuracy(digits_pt2: Path, quick: 
     data = quick.parent / "unlabelled.npz"
     np.savez(data, x=random.standard_normal((120, 1, 8, 8)).astype(np.float32))
     options = ("--data", str(data), "--ratio", "0.25", "--epochs", "1", "--no-profile")
-    compress(digits_pt2, quick, *options, "--format", "onnx", "--threads", "1")
+    compress(digits_pt2, quick, *options, "--format", "onnx")
     report = report_of(quick)
     assert report.metric == "agreement with the dense model"
     assert "accuracy on" not in (result(quick) / "report.md").read_text()
@@ -179,7 +179,7 @@ def test_existing_result_is_kept_unless_overwritten(
     digits_pt2: Path, quick: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     quickest = ("--ratio", "0", "--numerics", "none", "--no-profile", "--allow-unmeasured")
-    options = (*quickest, "--format", "onnx", "--threads", "1")
+    options = (*quickest, "--format", "onnx")
     assert compress(digits_pt2, quick, *options) == 0
     before = (result(quick) / "report.json").read_bytes()
     assert compress(digits_pt2, quick, *options) == 2
@@ -258,7 +258,7 @@ def test_other_families_end_with_artifacts_that_agree_with_their_model(
     np.savez(data, x=samples)
     save_captured(network(), torch.from_numpy(samples[:2]), model)
     options = ("--data", str(data), "--ratio", "0.25", "--epochs", "1", "--max-drop", "100")
-    extra = ("--no-profile", "--allow-unmeasured", "--threads", "1")
+    extra = ("--no-profile", "--allow-unmeasured")
     assert compress(model, quick, *options, *extra) == 0
     report = report_of(quick)
     assert {artifact.file for artifact in report.artifacts} == {"model.onnx", "model.tflite"}

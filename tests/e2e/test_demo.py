@@ -15,7 +15,7 @@ def test_demo_is_four_times_smaller_and_loses_at_most_a_point(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "demo"
-    assert main(["demo", "--out", str(out)]) == 0
+    assert main(["demo", "--out", str(out), "--threads", "1"]) == 0
     assert capsys.readouterr().out.count("Stage by stage") == len(TARGETS)
     dense = read_report(out / "rpi4" / "report.json").profile["dense.onnx"]["bytes"].value
     for target in TARGETS:
