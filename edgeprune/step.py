@@ -21,6 +21,8 @@ from edgeprune.workspace import Workspace, chain, write
 
 __all__ = ["Run", "Step", "weigh"]
 
+_OF_A_MODEL = ("parameters", "macs", "bytes", "score", "drop")
+
 Options = TypeVar("Options", bound=Config)
 Stage = Callable[[Model, Options, Context], tuple[Model, StageReport]]
 
@@ -68,9 +70,8 @@ class Run:
             context = replace(self.context, folder=self.work.begin(name, key))
             torch.manual_seed(context.seed)
             model, report = stage(before.model, options, context)
-            same = model.program is before.model.program
-            figures = before.report.figures if same else self.figures(model)
-            report = report.model_copy(update={"figures": figures | report.figures})
+            figures = self._figures(model, before) | report.figures
+            report = report.model_copy(update={"figures": figures})
             save(model, folder / "model.pt2")
             write(folder / "report.json", report.model_dump_json())
             made = [artifact.file for artifact in report.artifacts]
@@ -82,8 +83,11 @@ class Run:
             key,
         )
 
-    def figures(self, model: Model) -> dict[str, Figure]:
-        """What a model weighs and how good it is."""
+    def _figures(self, model: Model, before: Step) -> dict[str, Figure]:
+        """What a model weighs and how good it is; read off ``before`` where it is the same."""
+        if model.program is before.model.program:
+            known = before.report.figures
+            return {name: known[name] for name in _OF_A_MODEL if name in known}
         if self.judge is None:
             return weigh(model)
         return weigh(model) | self.judge.figures(runner(model, self.context.threads))
