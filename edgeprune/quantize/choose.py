@@ -80,20 +80,13 @@ def decide(
     common = [
         n
         for n in dict.fromkeys([*wishes, *runtimes[0][1].numerics])
-        if all(n in accepted(runtime) for _, runtime in runtimes)
+        if all(n in runtime.numerics for _, runtime in runtimes)
     ]
     usable = [n for n in common if calibrated or n != "int8"]
     if not usable:
         raise ConfigError(_nothing(common, runtimes, target))
     chosen = usable[0]
     return Choice(chosen, _grounds(chosen, wishes, common, attention, target))
-
-
-def accepted(runtime: Runtime) -> tuple[Numerics, ...]:
-    """All that a runtime takes, the preferred first."""
-    special = runtime.attention_numerics
-    extra = () if special is None or special in runtime.numerics else (special,)
-    return (*runtime.numerics, *extra)
 
 
 def has_attention(graph: Graph) -> bool:
@@ -130,17 +123,17 @@ def _check(
     calibrated: bool,
 ) -> None:
     for form, runtime in runtimes:
-        if asked not in accepted(runtime):
+        if asked not in runtime.numerics:
             raise InputError(
                 f"numerics {asked}: target {target.name} runs {form} with {runtime.name} "
-                f"{runtime.version}, which accepts {', '.join(accepted(runtime))}"
+                f"{runtime.version}, which accepts {', '.join(runtime.numerics)}"
             )
     if asked == "int8" and not calibrated:
         raise InputError(f"numerics int8: {_UNCALIBRATED}; give --data, or int8-dynamic")
 
 
 def _nothing(common: list[Numerics], runtimes: list[tuple[Format, Runtime]], target: Target) -> str:
-    takes = "; ".join(f"{r.name} ({f}) accepts {', '.join(accepted(r))}" for f, r in runtimes)
+    takes = "; ".join(f"{r.name} ({f}) accepts {', '.join(r.numerics)}" for f, r in runtimes)
     if common:
         return f"target {target.name}: {_UNCALIBRATED}; give --data ({takes})"
     return f"target {target.name}: no numerics suits all of its runtimes: {takes}"

@@ -33,6 +33,9 @@ _BIAS_STEPS = 2**30
 """The largest bias, in steps of the accumulator; int32 holds twice that."""
 
 
+_ACCUMULATING = rules.WEIGHTED.keys() - rules.CONV_TRANSPOSE
+
+
 @dataclass(frozen=True)
 class Static:
     """A quantized graph, and what was found on the way."""
@@ -180,7 +183,7 @@ def _cover_biases(prepared: GraphModule) -> None:
     batch-norm folding) have biases all the same.
     """
     for node in prepared.graph.nodes:
-        if node.op != "call_function" or node.target not in rules.WEIGHTED:
+        if node.op != "call_function" or node.target not in _ACCUMULATING:
             continue
         source, weight, bias = (argument(node, at) for at in range(3))
         if bias is None or source.op != "call_module" or weight.op != "call_module":
