@@ -66,8 +66,7 @@ class MissingExtra(InputError):
 
     def __init__(self, package: str, extra: str) -> None:
         super().__init__(
-            f"this command needs {package}, which isn't installed: "
-            f"pip install 'edgeprune[{extra}]'"
+            f"this command needs {package}, which isn't installed: pip install 'edgeprune[{extra}]'"
         )
 
 

@@ -94,9 +94,15 @@ class Run:
 
 
 def weigh(model: Model) -> dict[str, Figure]:
-    """Parameters, multiply-accumulates and bytes of a model."""
-    return {
+    """Parameters, multiply-accumulates and bytes of a model.
+
+    The bytes are absent where the numerics are reduced: the carrier keeps float values until the
+    export stores them, so only the files can say.
+    """
+    figures = {
         "parameters": counted(parameters(model), "parameters", "trainable values of the model"),
         "macs": counted(macs(model), "MACs", "of one sample, from the shapes in the graph"),
-        "bytes": counted(state_bytes(model), "B", "weights and buffers as they are stored"),
     }
+    if model.numerics == "fp32":
+        figures["bytes"] = counted(state_bytes(model), "B", "weights and buffers as stored")
+    return figures

@@ -158,6 +158,8 @@ def _below_stages(report: RunReport, absent: set[tuple[str, str]]) -> list[str]:
         lines.append(f"{text.ABSENT} in {metric}: not evaluated for these rows.")
     if ("file", "parameters") in absent:
         lines.append(f"{text.ABSENT} in parameters, MACs: of the model, not of its files.")
+    if ("stage", "bytes") in absent:
+        lines.append(f"{text.ABSENT} in bytes: the export stores reduced numbers; see its files.")
     if ("stage", "latency") in absent:
         lines.append(f"{text.ABSENT} in latency: only files are run on a device's runtime.")
     if ("file", "latency") in absent:
@@ -204,7 +206,7 @@ def _checks(report: RunReport) -> tuple[str, ...]:
         check = artifact.check
         inputs = "samples of the evaluation data" if check.inputs != "random" else "random inputs"
         lines.append(
-            f"{artifact.file}: run in {artifact.runtime} on {check.samples} {inputs}, "
+            f"{artifact.file}: for {artifact.runtime}; run here on {check.samples} {inputs}, "
             f"mean error {check.mean_abs_error:.3g}."
         )
         if check.sqnr_db is None:
