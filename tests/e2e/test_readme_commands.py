@@ -1,0 +1,94 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every command of the README is run, in order, as a user would, beside their own files."""
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from PIL import Image
+
+from tests.e2e.support import command, environment
+from tests.test_readme import README, of
+
+MYNET = """
+from pathlib import Path
+import torch
+from torch import nn
+
+class Net(nn.Sequential):
+    def __init__(self, weights="weights.pt"):
+        super().__init__(
+            nn.Conv2d(3, 16, 3, 2, 1), nn.BatchNorm2d(16), nn.ReLU(),
+            nn.Conv2d(16, 32, 3, 2, 1), nn.BatchNorm2d(32), nn.ReLU(),
+            nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(32, 3),
+        )
+        if Path(weights).exists():
+            self.load_state_dict(torch.load(weights))
+"""
+COLOURS = {"blue": (30, 40, 220), "green": (30, 200, 40), "red": (220, 30, 40)}
+
+
+def photos(folder: Path) -> None:
+    """Noisy pictures of three colours, 24 of each."""
+    random = np.random.default_rng(0)
+    for name, colour in COLOURS.items():
+        (folder / name).mkdir(parents=True)
+        for i in range(24):
+            pixels = np.asarray(colour) + random.normal(0, 25, (32, 32, 3))
+            image = Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
+            image.save(folder / name / f"{i}.png")
+
+
+def train(folder: Path) -> None:
+    """Train the user's network on what its pictures look like, and save its weights."""
+    from edgeprune.data import open_data
+
+    namespace: dict[str, object] = {}
+    exec(MYNET, namespace)
+    torch.manual_seed(0)
+    net = namespace["Net"]("none")  # type: ignore[operator]
+    optimizer = torch.optim.Adam(net.parameters(), 0.01)
+    data = open_data(str(folder / "photos"), seed=0)
+    for epoch in range(6):
+        for batch in data.train(16, seed=0, epoch=epoch):
+            optimizer.zero_grad()
+            F.cross_entropy(net(*batch.inputs), batch.labels).backward()
+            optimizer.step()
+    torch.save(net.state_dict(), folder / "weights.pt")
+
+
+@pytest.fixture(scope="module")
+def desk(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("desk")
+    (folder / "mynet.py").write_text(MYNET)
+    photos(folder / "photos")
+    train(folder)
+    (code,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    environ = {**environment(), "PYTHONPATH": os.pathsep.join((environment()["PYTHONPATH"], "."))}
+    subprocess.run([sys.executable, "-c", code], cwd=folder, env=environ, check=True)
+    return folder
+
+
+def test_all_commands_in_order(desk: Path) -> None:
+    for line in of("edgeprune"):
+        arguments = shlex.split(line)[1:]
+        on_the_board = arguments[:2] == ["profile", "model.onnx"]
+        done = subprocess.run(
+            command(*arguments),
+            cwd=desk / "out" / "rpi4" if on_the_board else desk,
+            env=environment(),
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=300,
+        )
+        assert done.returncode == 0, f"{line}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
+    assert (desk / "out" / "rpi4" / "manifest.json").exists()
+    assert (desk / "artifacts" / "model.tflite").exists()
