@@ -95,9 +95,13 @@ def _dtype_name(dtype: torch.dtype) -> str:
 
 def _clean(program: ExportedProgram) -> ExportedProgram:
     """A copy without anything of this machine, its tensors each alone in their memory."""
+    graph = copy.deepcopy(program.graph)
+    # The copy renames what is called like a word of Python: ``input`` of a bare nn.Sequential.
+    for mine, theirs in zip(graph.nodes, program.graph.nodes, strict=True):
+        mine.name = theirs.name
     shadow = ExportedProgram(
         root=program.graph_module,
-        graph=copy.deepcopy(program.graph),
+        graph=graph,
         graph_signature=program.graph_signature,
         state_dict=dict(program.state_dict),
         range_constraints=dict(program.range_constraints),

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
 from edgeprune.errors import ModelError, OutputError
-from edgeprune.model import Event, parameters, read, save, state_bytes
+from edgeprune.model import Event, capture, parameters, read, save, state_bytes
 from tests.unit.model.nets import INPUTS, captured, everything, sample
 
 ROOT = Path(__file__).parents[3]
@@ -49,6 +50,15 @@ def test_ties_constants_and_private_buffers_survive_the_file(tmp_path):
     assert module.out.weight is module.embedding.weight
     assert "scale" not in module.state_dict()
     assert list(again.program.constants) == list(model.program.constants)
+
+
+def test_an_input_called_like_a_word_of_python_keeps_its_name(tmp_path):
+    net = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU())  # its forward calls it `input`
+    model, _ = capture(net, (torch.rand(2, 1, 8, 8),), event=Event("load"))
+    save(model, tmp_path / "m.pt2")
+    again = read(tmp_path / "m.pt2")
+    assert [entry.name for entry in again.inputs] == ["input"]
+    assert again.fingerprint() == model.fingerprint()
 
 
 SAVE = """
