@@ -19,6 +19,7 @@ from edgeprune.export.names import output_names
 from edgeprune.export.onnx_passes import (
     activations_to_uint8,
     clean,
+    fold_pads,
     integer_bias,
     pad_integers,
 )
@@ -38,6 +39,7 @@ from edgeprune.model.capture import capture_program
 
 __all__ = ["write_onnx"]
 
+aten = torch.ops.aten
 quantized = torch.ops.quantized_decomposed
 
 _QUANTIZERS = (quantized.quantize_per_tensor.default, quantized.quantize_per_channel.default)
@@ -98,6 +100,7 @@ def _reduce(proto: ModelProto, model: Model, activations: Literal["uint8", "int8
         if activations == "uint8":
             activations_to_uint8(proto)
         pad_integers(proto)
+        fold_pads(proto)
         integer_bias(proto)
         unfuse_dequantizers(proto, frozenset({"ConvTranspose"}))
     elif model.numerics == "int8-weights":
@@ -116,6 +119,7 @@ def _program(model: Model, batch: int | Literal["dynamic"]) -> ExportedProgram:
     """The program to translate: of the batch asked for, with integer weights already stored."""
     module = model.module()
     _store_integers(module)
+    _settle_layouts(module)
     dynamic = batch == "dynamic"
     program, _ = capture_program(module, tuple(_examples(model, batch)), dynamic=dynamic)
     return program
@@ -145,6 +149,20 @@ def _store_integers(module: GraphModule) -> None:
         node.replace_all_uses_with(constant)
         module.graph.erase_node(node)
     module.graph.eliminate_dead_code()
+    module.recompile()
+
+
+def _settle_layouts(module: GraphModule) -> None:
+    """Make each ``contiguous`` a copy.
+
+    It does nothing on the strides of fused attention, and so is dropped; but translation takes
+    attention apart into operators with other strides, on which the next view fails. In ONNX the
+    copy vanishes.
+    """
+    for node in module.graph.find_nodes(op="call_function", target=aten.contiguous.default):
+        node.target = aten.clone.default
+        node.kwargs = {"memory_format": torch.contiguous_format}
+        node.args = node.args[:1]
     module.recompile()
 
 

@@ -9,14 +9,18 @@ tensors with two readers) and 32-bit integer biases (without them older versions
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
+from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 __all__ = [
     "activations_to_uint8",
+    "all_graphs",
+    "all_nodes",
     "clean",
+    "fold_pads",
     "initializers",
     "integer_bias",
     "pad_integers",
@@ -37,8 +41,10 @@ def activations_to_uint8(model: ModelProto) -> None:
     weights = {n.input[1] for n in model.graph.node if n.op_type in _WEIGHTED}
     added: dict[str, TensorProto] = {}
     for node in model.graph.node:
+        if node.op_type not in _QUANTIZERS:
+            continue
         constant = node.input[0] in stored
-        if node.op_type not in _QUANTIZERS or (constant and node.output[0] in weights):
+        if constant and node.output[0] in weights:
             continue
         places = (0, 2) if constant else (2,)
         for place in places:
@@ -117,6 +123,43 @@ def pad_integers(model: ModelProto) -> None:
     clean(model)
 
 
+def fold_pads(model: ModelProto) -> None:
+    """Let convolutions pad for themselves where a Pad of the integers feeds them alone."""
+    stored = initializers(model)
+    readers: dict[str, list[NodeProto]] = {}
+    for node in model.graph.node:
+        for name in node.input:
+            readers.setdefault(name, []).append(node)
+    for pad in [n for n in model.graph.node if n.op_type == "Pad"]:
+        (middle, *rest) = readers.get(pad.output[0]) or [pad]
+        (conv, *others) = readers.get(middle.output[0]) or [pad]
+        direct = middle.op_type == "DequantizeLinear" and conv.op_type == "Conv"
+        if rest or others or not direct or conv.input[0] != middle.output[0]:
+            continue
+        amounts = stored.get(pad.input[1])
+        if amounts is None or len(pad.input) != 3 or pad.input[2] != middle.input[2]:
+            continue
+        if _widen(conv, numpy_helper.to_array(amounts)):
+            middle.input[0] = pad.input[0]
+            model.graph.node.remove(pad)
+    clean(model)
+
+
+def _widen(conv: NodeProto, amounts: np.ndarray[Any, Any]) -> bool:
+    """Add to a convolution's padding; ``amounts`` are of all axes, first before, then behind."""
+    before, behind = np.split(amounts, 2)
+    known = {a.name: a for a in conv.attribute}
+    mode = known["auto_pad"].s if "auto_pad" in known else b"NOTSET"
+    if mode != b"NOTSET" or amounts.min() < 0 or before[:2].any() or behind[:2].any():
+        return False
+    extra = np.concatenate([before[2:], behind[2:]])
+    if "pads" in known:
+        extra = extra + np.array(known["pads"].ints)
+        conv.attribute.remove(known["pads"])
+    conv.attribute.append(helper.make_attribute("pads", extra.tolist()))
+    return True
+
+
 def _same_grid(one: NodeProto, other: NodeProto, stored: dict[str, TensorProto]) -> bool:
     return all(
         np.array_equal(numpy_helper.to_array(stored[a]), numpy_helper.to_array(stored[b]))
@@ -136,31 +179,54 @@ def _pads_zero(node: NodeProto, stored: dict[str, TensorProto]) -> bool:
 
 def sort_nodes(model: ModelProto) -> None:
     """Put each node after those that it reads from; otherwise the order stays."""
-    ready = {"", *initializers(model), *(i.name for i in model.graph.input)}
     waiting, ordered = list(model.graph.node), []
+    missing = {output for node in waiting for output in node.output}
     while waiting:
         late = []
         for node in waiting:
-            if all(name in ready for name in node.input):
+            if missing.isdisjoint(_reads(node)):
                 ordered.append(node)
-                ready.update(node.output)
+                missing.difference_update(node.output)
             else:
                 late.append(node)
         if len(late) == len(waiting):
-            break  # a subgraph reads from outside, or the checker will say what is wrong
+            break  # a circle; the checker will say where
         waiting = late
     del model.graph.node[:]
     model.graph.node.extend([*ordered, *waiting])
 
 
+def _reads(node: NodeProto) -> set[str]:
+    """All names that a node uses, inside its branches and bodies too."""
+    alone = GraphProto(node=[node])
+    results = (o.name for graph in all_graphs(alone) for o in graph.output)
+    return {*results, *(name for inner in all_nodes(alone) for name in inner.input)}
+
+
 def clean(model: ModelProto) -> None:
     """Drop initializers that nothing reads, and inferred types, which a pass makes stale."""
-    used = {name for node in model.graph.node for name in node.input}
-    used.update(output.name for output in model.graph.output)
+    used = {name for node in all_nodes(model.graph) for name in node.input}
+    used.update(output.name for graph in all_graphs(model.graph) for output in graph.output)
     kept = [tensor for tensor in model.graph.initializer if tensor.name in used]
     del model.graph.initializer[:]
     model.graph.initializer.extend(kept)
     del model.graph.value_info[:]
+
+
+def all_graphs(graph: GraphProto) -> Iterator[GraphProto]:
+    """A graph, and the branches and bodies of its operators."""
+    yield graph
+    for node in graph.node:
+        for attribute in node.attribute:
+            inner = [attribute.g] if attribute.HasField("g") else []
+            for part in (*inner, *attribute.graphs):
+                yield from all_graphs(part)
+
+
+def all_nodes(graph: GraphProto) -> Iterator[NodeProto]:
+    """The nodes of a graph, and of the branches and bodies inside it."""
+    for part in all_graphs(graph):
+        yield from part.node
 
 
 def initializers(model: ModelProto) -> dict[str, TensorProto]:

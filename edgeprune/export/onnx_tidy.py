@@ -13,7 +13,7 @@ import onnx
 from onnx import ModelProto
 
 from edgeprune.errors import EdgepruneError
-from edgeprune.export.onnx_passes import clean, initializers
+from edgeprune.export.onnx_passes import all_graphs, all_nodes, clean, initializers
 
 __all__ = ["finish", "name_layers"]
 
@@ -69,7 +69,7 @@ def finish(proto: ModelProto, opset: int) -> None:
 def _strip(proto: ModelProto) -> None:
     graph = proto.graph
     proto.producer_name, proto.producer_version, graph.name = "edgeprune", "", "model"
-    for part in (proto, graph, *graph.node, *graph.input, *graph.output, *graph.initializer):
+    for part in (proto, graph, *all_nodes(graph), *graph.input, *graph.output, *graph.initializer):
         part.doc_string = ""
         del part.metadata_props[:]
 
@@ -77,7 +77,7 @@ def _strip(proto: ModelProto) -> None:
 def _drop_defaults(proto: ModelProto, opset: int) -> None:
     """Attributes that say what the operator's definition says anyway."""
     scalar = {t.name for t in proto.graph.initializer if not t.dims}
-    for node in proto.graph.node:
+    for node in all_nodes(proto.graph):
         if node.domain or not onnx.defs.has(node.op_type, opset):
             continue
         known = onnx.defs.get_schema(node.op_type, opset).attributes
@@ -94,7 +94,7 @@ def _drop_defaults(proto: ModelProto, opset: int) -> None:
 
 def _share_constants(proto: ModelProto) -> None:
     """Keep one of several equal initializers."""
-    outputs = {o.name for o in proto.graph.output}
+    outputs = {o.name for graph in all_graphs(proto.graph) for o in graph.output}
     first: dict[bytes, str] = {}
     renamed: dict[str, str] = {}
     for tensor in proto.graph.initializer:
@@ -104,7 +104,7 @@ def _share_constants(proto: ModelProto) -> None:
         if tensor.name not in outputs:
             kept = first.setdefault(anonymous.SerializeToString(deterministic=True), tensor.name)
             renamed[tensor.name] = kept
-    for node in proto.graph.node:
+    for node in all_nodes(proto.graph):
         for place, name in enumerate(node.input):
             node.input[place] = renamed.get(name, name)
 
@@ -112,9 +112,9 @@ def _share_constants(proto: ModelProto) -> None:
 def _shorten(proto: ModelProto) -> None:
     """Give values that only passes between nodes short names, and products alone a node name."""
     graph = proto.graph
-    edges = {entry.name for entry in (*graph.input, *graph.output)}
+    edges = {e.name for part in all_graphs(graph) for e in (*part.input, *part.output)}
     taken = edges | {t.name for t in graph.initializer}
-    taken.update(output for node in graph.node for output in node.output)
+    taken.update(output for node in all_nodes(graph) for output in node.output)
     renamed: dict[str, str] = {}
     for node in graph.node:
         for output in node.output:
@@ -124,7 +124,7 @@ def _shorten(proto: ModelProto) -> None:
                 if match and output not in edges and short not in taken:
                     renamed[output] = short
                     taken.add(short)
-    for node in graph.node:
+    for node in all_nodes(graph):
         if node.op_type not in _PRODUCTS:
             node.name = ""
         for values in (node.input, node.output):

@@ -94,7 +94,8 @@ def int8_tables(model: ModelProto) -> None:
             nodes.append(node)
             continue
         integers, scale = _to_int8(numpy_helper.to_array(table), 0)
-        names = {f"{table.name}_int8": integers, f"{table.name}_scale": scale[:, None]}
+        # Names of their own: a tied linear layer stores the same table under `_int8`, `_scale`.
+        names = {f"{table.name}_rows": integers, f"{table.name}_row_scale": scale[:, None]}
         _store(model, names)
         nodes.extend(_look_up(node, *names))
     del model.graph.node[:]
@@ -194,9 +195,11 @@ def _store(model: ModelProto, arrays: dict[str, np.ndarray[Any, Any]]) -> None:
 
 
 def _look_up(node: NodeProto, integers: str, scale: str) -> list[NodeProto]:
+    # Not `<rows>_scale`: so onnxruntime's tool calls the scale of a linear layer's input.
     rows, index = node.output[0], node.input[1]
+    stored, scales = f"{rows}_rows", f"{rows}_row_scale"
     return [
-        helper.make_node("Gather", [integers, index], [f"{rows}_int8"], name=node.name, axis=0),
-        helper.make_node("Gather", [scale, index], [f"{rows}_scale"], name=f"{rows}_scale", axis=0),
-        *_unpack(f"{rows}_int8", f"{rows}_scale", rows),
+        helper.make_node("Gather", [integers, index], [stored], name=node.name, axis=0),
+        helper.make_node("Gather", [scale, index], [scales], name=scales, axis=0),
+        *_unpack(stored, scales, rows),
     ]

@@ -188,6 +188,10 @@ DROPOUT = frozenset(
         aten.feature_dropout.default,
         aten.alpha_dropout.default,
         aten.feature_alpha_dropout.default,
+        aten.dropout_.default,
+        aten.feature_dropout_.default,
+        aten.alpha_dropout_.default,
+        aten.feature_alpha_dropout_.default,
     }
 )
 

@@ -6,6 +6,7 @@ rounding: dropout vanishes, batch norms go into the weights before them, and the
 a user's own program (``convolution``, ``addmm``) become ``conv2d`` and ``linear`` again.
 """
 
+import operator
 from collections.abc import Callable
 from typing import Any
 
@@ -54,8 +55,11 @@ def prepare_static(gm: GraphModule) -> None:
     it in int8) and scalar operands become tensors, which can be quantized.
 
     Raises:
-        ModelError: A view is written to in place.
+        ModelError: A view is written to in place, and its base is read later.
     """
+    for node in list(gm.graph.nodes):
+        if node.op == "call_function" and node.target in DROPOUT:
+            _drop(gm, node)
     _make_pure(gm)
     plain(gm)
     for node in list(gm.graph.nodes):
@@ -292,20 +296,19 @@ def _make_pure(gm: GraphModule) -> None:
         if not _writes_first(node):
             continue
         written = argument(node, 0)
-        watchers = [u for u in written.users if u is not node]
-        if _is_view(written) or any(
-            _is_view(u) and any(order[r] > order[node] for r in u.users) for u in watchers
-        ):
-            raise ModelError(
-                f"{node.name}: {node.target} writes to a view of another tensor, which static int8 "
-                "can't keep; assign out of place in the model, or choose other numerics"
-            )
-        for user in watchers:
-            if order[user] > order[node]:
+        for alias in _aliases(written):
+            late = [user for user in alias.users if order.get(user, 0) > order[node]]
+            if late and alias is not written:
+                raise ModelError(
+                    f"{node.name}: {node.target} writes to a view of {alias.name}, which "
+                    f"{late[0].name} reads later; static int8 can't keep that: assign out of place "
+                    "in the model, or choose other numerics"
+                )
+            for user in late:
                 user.replace_input_with(written, node)
-        operator: Any = node.target
-        name = operator._schema.name.removeprefix("aten::").removesuffix("_")
-        node.target = getattr(getattr(aten, name), operator._overloadname)
+        written_by: Any = node.target
+        name = written_by._schema.name.removeprefix("aten::").removesuffix("_")
+        node.target = getattr(getattr(aten, name), written_by._overloadname)
     gm.recompile()
 
 
@@ -316,7 +319,20 @@ def _writes_first(node: Node) -> bool:
     return schema.is_mutable and schema.name.startswith("aten::") and schema.name.endswith("_")
 
 
+def _aliases(node: Node) -> list[Node]:
+    """All nodes that may share memory with ``node``: it, what it is a view of, and their views."""
+    root = node
+    while _is_view(root):
+        root = argument(root, 0)
+    found = [root]
+    for other in found:
+        found.extend(user for user in other.users if _is_view(user))
+    return found
+
+
 def _is_view(node: Node) -> bool:
+    if node.target is operator.getitem:
+        return True
     if node.op != "call_function" or not isinstance(node.target, torch._ops.OpOverload):
         return False
     returns = node.target._schema.returns

@@ -61,7 +61,7 @@ def quantize_static(
         bar: Advanced by one a batch.
 
     Raises:
-        ModelError: A view is written to in place.
+        ModelError: A view is written to in place, and its base is read later.
         DataError: The calibration data makes values that aren't finite.
         EdgepruneError: The preparation changed what the model computes.
     """

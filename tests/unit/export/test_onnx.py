@@ -16,6 +16,7 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+import transformers
 from onnx import TensorProto, numpy_helper
 from torch import Tensor, nn
 
@@ -33,6 +34,7 @@ from tests.unit.quantize.blocks import (
     HardSwish,
     InPlace,
     OneDimensional,
+    Padded,
     Pooled,
     PreActivation,
     Scalars,
@@ -193,6 +195,7 @@ def test_blocks_run_in_int8(
     [
         (OneDimensional, {"QLinearConv": 2, "QGemm": 2, "BatchNormalization": 0}),
         (Transposed, {"QLinearConv": 2, "QGemm": 1, "ConvTranspose": 1, "Cast": 0}),
+        (Padded, {"QLinearConv": 2, "QLinearAdd": 1, "Pad": 1, "QuantizeLinear": 2}),
         (HardSwish, {"QLinearConv": 3, "QGemm": 1, "HardSigmoid": 1}),
     ],
 )
@@ -258,7 +261,7 @@ def test_stored_weights_are_the_ones_that_were_measured(written: Writer) -> None
 def test_tables_and_linears_are_stored_on_their_grid(written: Writer) -> None:
     file = written("bert", "int8-dynamic")
     arrays, floats = stored(file.proto), parameters(file.model)
-    table = arrays["tokens.weight_int8"] * arrays["tokens.weight_scale"]
+    table = arrays["tokens.weight_rows"] * arrays["tokens.weight_row_scale"]
     assert np.allclose(table, floats["tokens.weight"], rtol=1e-6, atol=0)
     linears = {n: a for n, a in arrays.items() if n.endswith("_quantized") and a.ndim == 2}
     found = [a * arrays[n.replace("_quantized", "_scale")] for n, a in linears.items()]
@@ -351,6 +354,28 @@ def test_inputs_keep_their_names_and_outputs_are_numbered(tmp_path: Path) -> Non
     assert [o.name for o in proto.graph.output] == ["output_0", "output_1"]
     got, _ = run(tmp_path / "model.onnx", x, x)
     assert noise_db(model.module()(x, x)[0].detach(), got) > 110
+
+
+class Swin(nn.Module):
+    """Windowed attention: its result is made contiguous and viewed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        sizes = {"image_size": 8, "patch_size": 2, "window_size": 2, "embed_dim": 8}
+        config = transformers.SwinConfig(depths=[1], num_heads=[2], **sizes)
+        self.model = transformers.SwinForImageClassification(config)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.model(x).logits
+
+
+def test_views_on_attention_survive_its_translation(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    x = torch.randn(4, 3, 8, 8)
+    model = captured(Swin().eval(), x)
+    write(model, tmp_path / "model.onnx", 1)
+    got, _ = run(tmp_path / "model.onnx", x, fixed=1)
+    assert noise_db(outputs(model, x), got) > 90
 
 
 class Fixed(nn.Module):

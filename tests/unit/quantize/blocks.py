@@ -157,6 +157,18 @@ class DeadChannels(Block):
         return F.relu(self.conv(x))
 
 
+class Padded(Block):
+    """Pads on one side, as TensorFlow does, before a convolution and before a shortcut."""
+
+    def build(self) -> None:
+        self.strided = nn.Conv2d(8, 8, 3, 2, groups=8)
+
+    def body(self, x: Tensor) -> Tensor:
+        y = F.relu6(self.strided(F.pad(x, (0, 1, 0, 1))))
+        short = F.pad(x[:, 2:6, ::2, ::2], (0, 0, 0, 0, 2, 2))
+        return F.relu(y + short)
+
+
 BLOCKS: tuple[type[Block], ...] = (
     Grouped,
     Transposed,
@@ -173,6 +185,7 @@ BLOCKS: tuple[type[Block], ...] = (
     Dropped,
     OneDimensional,
     DeadChannels,
+    Padded,
 )
 
 
