@@ -57,6 +57,8 @@ def export_files(task: Task, options: ExportOptions, progress: Progress) -> Stag
         InputError: The model, an option or the output can't be used.
         CheckFailed: An artifact differs from the model; nothing is written.
     """
+    if not task.output.name:
+        raise OutputError(f"{task.output}: name a folder of its own for the artifacts")
     for form in options.formats or task.target.formats:
         _refuse(task.output / f"model.{form}", task.overwrite)
     with staged(task.output) as folder:

@@ -11,6 +11,7 @@ from edgeprune.recipe import Importance, Numerics
 from edgeprune.units import parse_bytes, parse_seconds
 
 __all__ = [
+    "MOST_THREADS",
     "ArchOption",
     "BatchOption",
     "BatchSizeOption",
@@ -43,6 +44,9 @@ __all__ = [
 ]
 
 T = TypeVar("T")
+
+MOST_THREADS = 1024
+"""Far above any edge device; OpenMP dies of a million."""
 
 _MODEL, _PRUNING, _TUNING, _ARTIFACTS = "The model", "Pruning", "Fine-tuning", "Artifacts"
 
@@ -260,7 +264,13 @@ SeedOption = Annotated[
 ]
 ThreadsOption = Annotated[
     int | None,
-    typer.Option("--threads", min=1, help="Threads to compute with.", show_default="all cores"),
+    typer.Option(
+        "--threads",
+        min=1,
+        max=MOST_THREADS,
+        help="Threads to compute with.",
+        show_default="all cores",
+    ),
 ]
 JsonOption = Annotated[
     bool, typer.Option("--json", help="Print JSON to standard output, and nothing else there.")

@@ -58,7 +58,10 @@ def profile(
     block_seconds: BlockSeconds = None,
     time_limit: TimeLimit = None,
     threads: Annotated[
-        int, typer.Option("--threads", min=1, help="Compute threads of the runtimes.")
+        int,
+        typer.Option(
+            "--threads", min=1, max=opt.MOST_THREADS, help="Compute threads of the runtimes."
+        ),
     ] = 1,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Of order and random inputs.")] = 0,
     json: opt.JsonOption = False,

@@ -147,6 +147,7 @@ def test_a_factory_that_does_not_fit(
         (["-t", "rpi4", "--recipe", "nowhere.toml"], "nowhere.toml"),
         (["-t", "rpi4", "--data", "nowhere"], "nowhere"),
         (["-t", "rpi4", "--data", "cifar10"], "cifar10"),
+        (["-t", "rpi4", "--threads", "1000000"], "--threads"),
         (["-t", "rpi4", "--nonsense"], "--nonsense"),
         ([], "--target"),
     ],
@@ -194,6 +195,12 @@ def test_an_out_that_can_not_be_made(
 ) -> None:
     arguments = ["compress", str(digits_pt2), "-t", "rpi4", "-o", "/proc/out"]
     assert "/proc" in refused(arguments, tmp_path, capsys)
+
+
+def test_artifacts_need_a_folder_with_a_name(
+    digits_pt2: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert "name a folder" in refused(["export", str(digits_pt2), "-o", "."], tmp_path, capsys)
 
 
 def photos(folder: Path, broken: bool) -> Path:
