@@ -64,8 +64,7 @@ def test_the_code_saves_a_model_that_loads(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setitem(sys.modules, "mynet", mynet)
     monkeypatch.chdir(tmp_path)
     exec(code, {})
-    model = load(Path("model.pt2"), arch=None, input_shapes=None)
-    assert model.dynamic_batch
+    assert load(Path("model.pt2")).model.dynamic_batch
 
 
 def test_all_devices_are_named() -> None:

@@ -2,7 +2,6 @@
 """Weights and buffers of a module, and how they come back into the program that it was made of."""
 
 import copy
-import warnings
 from collections.abc import Mapping
 
 import torch
@@ -33,7 +32,7 @@ def write_state(module: nn.Module, state: Mapping[str, Tensor]) -> None:
 def with_state(model: Model, state: Mapping[str, Tensor], event: Event) -> Model:
     """``model`` with the parameters and buffers of ``state``: same graph, same names, same ties.
 
-    Nothing is exported again: the program is copied and its tensors are overwritten, so the result
+    Nothing is exported again: copies of the program's tensors are overwritten, so the result
     computes exactly what a module with this state does in eval mode.
 
     Args:
@@ -44,10 +43,12 @@ def with_state(model: Model, state: Mapping[str, Tensor], event: Event) -> Model
     Raises:
         ModelError: Two tied parameters have different values in ``state``.
     """
-    with warnings.catch_warnings():
-        # torch's own tree specs warn about their class when they are copied.
-        warnings.simplefilter("ignore", FutureWarning)
-        program = copy.deepcopy(model.program)
+    # The graph is shared, as nobody edits a program's graph; a copy of it would rename an input
+    # that is called like one of Python's own functions (`input`), against its signature.
+    program = copy.copy(model.program)
+    program._state_dict, program._constants = copy.deepcopy(
+        (model.program.state_dict, model.program.constants)
+    )
     used = {node.name for node in program.graph.nodes if node.users}
     written: dict[tuple[int, torch.Size], str] = {}
     for spec in program.graph_signature.input_specs:

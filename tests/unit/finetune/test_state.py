@@ -143,3 +143,13 @@ def test_a_state_that_was_read_is_a_copy_and_can_be_put_back():
     write_state(module, state)
     assert torch.equal(state["head.weight"], parameter)
     assert module.head.weight is parameter
+
+
+def test_an_input_named_like_a_word_of_python_keeps_its_name(tmp_path):
+    # A bare nn.Sequential calls its input ``input``.
+    model = captured(nn.Sequential(nn.Linear(4, 3)), torch.randn(2, 4))
+    module = trained(model, torch.randn(8, 4))
+    tuned = with_state(model, read_state(module), EVENT)
+    save(tuned, tmp_path / "tuned.pt2")
+    x = torch.randn(3, 4)
+    assert torch.equal(read(tmp_path / "tuned.pt2").module()(x), module(x))
