@@ -130,7 +130,7 @@ def test_tables_and_shared_weights_are_stored_once() -> None:
     int8_weights(model, frozenset({"MatMul"}))
     onnx.checker.check_model(model, full_check=True)
     kinds = {t.name: numpy_helper.to_array(t).dtype for t in model.graph.initializer}
-    assert kinds["table_int8"] == kinds["w_int8"] == kinds["table2_int8"] == np.int8
+    assert kinds["table_rows"] == kinds["w_int8"] == kinds["table2_int8"] == np.int8
     assert np.abs(result(model, ids=ids) - wanted).max() < 0.06
     assert "table" not in kinds
 
