@@ -11,7 +11,7 @@ from torch.utils import _pytree as pytree
 
 from edgeprune.errors import ModelError
 from edgeprune.model.carrier import Input, Model
-from edgeprune.model.program import identity
+from edgeprune.model.program import identity, reason
 
 __all__ = ["Arrays", "parameters", "runner", "state_bytes"]
 
@@ -46,7 +46,8 @@ def runner(model: Model, threads: int | None = None) -> Callable[[Arrays], Array
 
     Returns:
         A function over arrays with the batch first, of a type that converts to the input's own.
-        It raises ModelError where count, shape or type don't fit.
+        It raises ModelError where count, shape or type don't fit, or an index is outside its
+        table.
     """
     module = model.module()
 
@@ -57,6 +58,11 @@ def runner(model: Model, threads: int | None = None) -> Callable[[Arrays], Array
                 torch.set_num_threads(threads)
             with torch.no_grad():
                 return [o for o in pytree.tree_leaves(module(*chunk)) if isinstance(o, Tensor)]
+        except IndexError as error:
+            raise ModelError(
+                f"the model can't run on these inputs: {reason(error)}; a token id, or another "
+                "index in the data, is larger than the model's table"
+            ) from error
         finally:
             if threads is not None:
                 torch.set_num_threads(before)

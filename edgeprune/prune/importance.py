@@ -17,6 +17,7 @@ from torch import Tensor
 
 from edgeprune.channels import Groups
 from edgeprune.data import Batch
+from edgeprune.errors import DataError, InputError
 from edgeprune.model import Model
 
 __all__ = ["Scores", "batch_norm_scale", "magnitude", "random", "taylor"]
@@ -59,15 +60,28 @@ def taylor(
     order, (sum of gradient times weight)^2, averaged over batches (Molchanov et al. 2019,
     Importance Estimation for Neural Network Pruning, eq. 8 with a channel as the unit).
 
-    The loss is the cross-entropy to the labels; without labels to the model's own predictions;
-    for an output without classes half its squared norm. The network is in eval mode.
+    The loss is the cross-entropy to the labels; without labels that fit the output to the model's
+    own predictions; for an output without classes half its squared norm. The network is in eval
+    mode.
+
+    Raises:
+        DataError: A label is outside the classes of the model's output, or an index in the data
+            outside the model's table.
+        InputError: The first output has no gradient.
     """
     module = model.module()
     named = {n: p for n, p in module.named_parameters() if p.requires_grad}
     total = np.zeros(groups.channels)
     for count, batch in enumerate(batches, 1):
         module.zero_grad()
-        loss = _loss(_first(module(*batch.inputs)), batch.labels)
+        try:
+            output = _first(module(*batch.inputs))
+        except IndexError as error:
+            raise DataError(
+                f"importance 'taylor': {error}: a token id, or another index in the data, is "
+                "larger than the model's table"
+            ) from error
+        loss = _loss(output, batch.labels)
         loss.backward()  # type: ignore[no-untyped-call]
         products = {
             n: p.detach() * p.grad
@@ -86,10 +100,20 @@ def _first(output: object) -> Tensor:
 
 
 def _loss(output: Tensor, labels: Tensor | None) -> Tensor:
+    if not output.requires_grad:
+        raise InputError(
+            f"importance 'taylor' takes a gradient, and the model's first output ({output.dtype}) "
+            "has none; use l1, l2 or bn-scale"
+        )
     if output.dim() < 2 or output.shape[1] < 2:
-        return output.square().sum() / 2 / len(output)
-    if labels is None:
+        return output.square().sum() / 2 / (len(output) if output.dim() else 1)
+    if labels is None or labels.shape != (*output.shape[:1], *output.shape[2:]):
         labels = output.detach().argmax(1)
+    if int(labels.max()) >= output.shape[1]:
+        raise DataError(
+            f"importance 'taylor': label {int(labels.max())} is outside the model's output, which "
+            f"has {output.shape[1]} classes (0 to {output.shape[1] - 1})"
+        )
     return F.cross_entropy(output, labels)
 
 

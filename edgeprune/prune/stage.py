@@ -8,6 +8,7 @@ from typing import Any
 
 from edgeprune.channels import Groups, analyse, apply
 from edgeprune.context import Context
+from edgeprune.data import Data
 from edgeprune.errors import InputError
 from edgeprune.figure import counted
 from edgeprune.model import Event, Model
@@ -57,7 +58,7 @@ def plan(model: Model, options: PruneOptions, context: Context) -> PrunePlan:
 
 
 def _plan(model: Model, groups: Groups, options: PruneOptions, context: Context) -> PrunePlan:
-    name = _criterion(options, context)
+    name = _criterion(model, options, context)
     if options.ratio == 0:
         scores = importance.random(groups, context.seed)
     else:
@@ -68,10 +69,16 @@ def _plan(model: Model, groups: Groups, options: PruneOptions, context: Context)
     return decide(groups, scores, name, options, multiple)
 
 
-def _criterion(options: PruneOptions, context: Context) -> Importance:
+def _criterion(model: Model, options: PruneOptions, context: Context) -> Importance:
     if options.importance != "auto":
         return options.importance
-    return "l2" if context.data is None else "taylor"
+    return "l2" if context.data is None or _few(model, options, context.data) else "taylor"
+
+
+def _few(model: Model, options: PruneOptions, data: Data) -> bool:
+    """Whether the samples don't fill one batch of the size that the model insists on."""
+    samples = min(options.samples, data.sizes["train"])
+    return not model.dynamic_batch and samples < model.inputs[0].shape[0]
 
 
 def _scores(
@@ -85,6 +92,11 @@ def _scores(
         return importance.random(groups, context.seed)
     if context.data is None:
         raise InputError("importance 'taylor' needs --data; without data use l1, l2 or bn-scale")
+    if _few(model, options, context.data):
+        raise InputError(
+            f"importance 'taylor' needs {model.inputs[0].shape[0]} training samples, the batch "
+            "that the model fixes; use l1, l2 or bn-scale, or export it with a dynamic batch"
+        )
     batch = _BATCH if model.dynamic_batch else model.inputs[0].shape[0]
     batches = context.data.sample_train(batch, options.samples, context.seed)
     if not model.dynamic_batch:

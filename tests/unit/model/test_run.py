@@ -128,3 +128,9 @@ def test_half_precision_outputs_come_back_as_numbers():
     model, _ = capture(module, (torch.zeros(2, 3, dtype=torch.bfloat16),), event=Event("load"))
     (out,) = runner(model)((np.ones((2, 3), np.float32),))
     assert out.dtype == np.float32
+
+
+def test_an_index_outside_its_table_is_told():
+    run = runner(captured("TinyBert"))
+    with pytest.raises(ModelError, match="token id"):
+        run((np.full((2, 16), 10**6),))

@@ -11,6 +11,7 @@ from torch import nn
 
 from edgeprune.channels import analyse
 from edgeprune.data import Batch
+from edgeprune.errors import DataError, InputError
 from edgeprune.prune import importance
 from tests import networks
 from tests.unit.channels.graphs import captured
@@ -105,6 +106,49 @@ def test_taylor_predicts_the_loss_of_a_small_change(network, model) -> None:
         twin.head.weight[:, channel] *= 1 - step
     change = abs(loss() - before) / step
     assert change == pytest.approx(scores[by_name(groups, "conv3")[channel]] ** 0.5, rel=0.1)
+
+
+class Squeezed(nn.Module):
+    """The digits network with something after it."""
+
+    def __init__(self, after) -> None:
+        super().__init__()
+        self.net, self.after = networks.DigitsCnn(8), after
+
+    def forward(self, x):
+        return self.after(self.net(x))
+
+
+@pytest.mark.parametrize("after", [torch.mean, lambda y: y[:, :, None, None].expand(-1, -1, 3, 3)])
+def test_taylor_without_use_for_the_labels(after) -> None:
+    """One number for all samples, and a map of classes: the labels are no classes of it."""
+    changed = captured(Squeezed(after).eval(), torch.randn(2, 1, 8, 8))
+    groups = analyse(changed)
+    with_labels, without = batches(1, True), batches(1, False)
+    scores = importance.taylor(changed, groups, iter(with_labels))
+    assert np.isfinite(scores).all()
+    assert scores.any()
+    np.testing.assert_array_equal(scores, importance.taylor(changed, groups, iter(without)))
+
+
+def test_taylor_names_a_label_that_is_no_class(model) -> None:
+    batch = Batch(batches(1, False)[0].inputs, torch.tensor([0, 1, 12, 3]))
+    with pytest.raises(DataError, match=r"label 12 .* 10 classes"):
+        importance.taylor(model, analyse(model), iter([batch]))
+
+
+def test_taylor_tells_of_an_index_outside_its_table() -> None:
+    ids = nn.Sequential(nn.Embedding(5, 8), nn.Flatten(), nn.Linear(16, 3)).eval()
+    changed = captured(ids, torch.zeros(2, 2, dtype=torch.int64))
+    batch = Batch((torch.full((2, 2), 7),), None)
+    with pytest.raises(DataError, match="token id"):
+        importance.taylor(changed, analyse(changed), iter([batch]))
+
+
+def test_taylor_says_that_decisions_have_no_gradient() -> None:
+    changed = captured(Squeezed(lambda y: y.argmax(1)).eval(), torch.randn(2, 1, 8, 8))
+    with pytest.raises(InputError, match="use l1, l2 or bn-scale"):
+        importance.taylor(changed, analyse(changed), iter(batches(1, True)))
 
 
 def test_random_depends_on_the_seed_alone(model) -> None:
