@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """The ``edgeprune`` command: its sub-commands, and the one place where errors become exit codes."""
 
+import errno
 import os
 import shlex
 import sys
 import traceback
 from collections.abc import Sequence
+from pathlib import Path
 
 import typer
 from typer.main import get_command
@@ -72,6 +74,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command line (``sys.argv`` where none is given); the exit code."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in given
+    if sys.stdout is None:  # closed by who called
+        sys.stdout = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115
     command = get_command(app)
     try:
         code = command.main(
@@ -81,8 +85,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
         sys.stdout.flush()
     except BrokenPipeError:
-        # the reader of standard output has left; nothing more can be said there
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _forget_output()  # its reader has left
         return 1
     except (KeyboardInterrupt, typer.Abort):
         code = _INTERRUPTED
@@ -90,11 +93,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if debug:
             traceback.print_exc()
         line, code = _explain(error)
+        if _is_full(error):
+            _forget_output()
         if line:
             print(line, file=sys.stderr)
     if code == _INTERRUPTED:
         print(_interrupted(given), file=sys.stderr)
     return code if isinstance(code, int) else 0
+
+
+def _forget_output() -> None:
+    """Nothing more can be said on standard output, nor be tried when Python ends."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _is_full(error: Exception) -> bool:
+    """Whether standard output is a file without space: what a run writes itself names its file."""
+    return isinstance(error, OSError) and error.errno == errno.ENOSPC and error.filename is None
 
 
 def _interrupted(given: list[str]) -> str:
@@ -118,6 +133,8 @@ def _explain(error: Exception) -> tuple[str, int]:
         message = getattr(error, "format_message", error.__str__)()
         return f"error: {message} (see `edgeprune --help`)" if message else "", 2
     text = " ".join(str(error).split())
+    if _is_full(error):
+        return "error: standard output can't be written: no space left on its device", 2
     return (
         f"error: internal: {type(error).__name__}: {text}; "
         "run again with --debug for the traceback",

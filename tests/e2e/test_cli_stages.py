@@ -154,3 +154,19 @@ def test_missing_extra_gives_the_pip_command(tmp_path: Path) -> None:
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--version"]) == 0
     assert capsys.readouterr().out.strip() == f"edgeprune {__version__}"
+
+
+@pytest.mark.parametrize(("place", "code"), [(">/dev/full", 2), (">&-", 0)])
+def test_an_output_that_takes_nothing(place: str, code: int) -> None:
+    command = f"'{sys.executable}' -m edgeprune targets list {place}"
+    done = subprocess.run(
+        ["sh", "-c", command],
+        cwd=ROOT,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == code
+    assert len(done.stderr.splitlines()) == bool(code)
+    assert ("no space left" in done.stderr) == bool(code)
