@@ -81,7 +81,8 @@ def evaluation_batches(data: Data, samples: int) -> list[Arrays]:
 
 
 def random_batches(model: Model, samples: int, seed: int) -> list[Arrays]:
-    """Made-up inputs: normal floats, indices within the embedding they go into.
+    """Made-up inputs: normal floats, indices within the embedding they go into, and masks that
+    neither hide nor show all of a sample: with nothing to look at, attention is undefined.
 
     A model with a fixed batch gets as many batches of its size as make ``samples``.
     """
@@ -99,7 +100,10 @@ def _random(random: np.random.Generator, entry: Input, size: int, limit: int) ->
     dtype = np.dtype(str(entry.dtype).removeprefix("torch."))
     if entry.dtype.is_floating_point:
         return random.standard_normal(shape).astype(dtype)
-    return random.integers(0, limit, shape).astype(dtype)
+    made = random.integers(0, limit, shape)
+    if limit == _NEVER_INDICES and len(shape) > 1 and shape[-1] > 1:
+        made[..., 0], made[..., -1] = 1, 0
+    return made.astype(dtype)
 
 
 def _rows(model: Model, place: int) -> int:

@@ -51,3 +51,5 @@ def test_each_integer_input_has_its_own_range():
     model, _ = capture(Masked(), example, event=Event("load"))
     (batch,) = random_batches(model, 64, seed=0)
     assert [int(array.max()) for array in batch] == [2, 39, 1]
+    mask = batch[2].any(axis=1), batch[2].all(axis=1)
+    assert mask[0].all() and not mask[1].any()
