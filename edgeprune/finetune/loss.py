@@ -61,12 +61,21 @@ def outputs_of(module: nn.Module, batch: Batch, fixed: int | None) -> tuple[Tens
 
     A module that takes batches of ``fixed`` samples only gets a smaller batch filled up with its
     last sample; the filling is cut off the outputs.
+
+    Raises:
+        DataError: An index in the data is outside the model's table.
     """
     inputs, count = batch.inputs, len(batch.inputs[0])
     filling = 0 if fixed is None else fixed - count
     if filling:
         inputs = tuple(torch.cat([i, i[-1:].expand(filling, *i.shape[1:])]) for i in inputs)
-    given = module(*inputs)
+    try:
+        given = module(*inputs)
+    except IndexError as error:
+        raise DataError(
+            f"fine-tune: {error}: a token id, or another index in the data, is larger than the "
+            "model's table"
+        ) from error
     outputs = (given,) if isinstance(given, Tensor) else tuple(given)
     if filling:
         outputs = tuple(o[:count] if o.ndim and len(o) == fixed else o for o in outputs)

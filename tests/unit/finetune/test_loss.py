@@ -142,3 +142,8 @@ def test_a_small_batch_is_filled_up_for_a_fixed_one_and_cut_off_again():
     assert seen == [4]
     assert torch.equal(first, inputs * 2)
     assert total.ndim == 0
+
+
+def test_an_index_outside_its_table_is_told():
+    with pytest.raises(DataError, match="token id"):
+        outputs_of(nn.Embedding(5, 2), Batch((torch.tensor([[7]]),), None), None)
