@@ -122,7 +122,8 @@ def judge_integers(counts: Counts, name: str) -> None:
     if 2 * len(floats) > len(counts.products):
         raise CheckFailed(
             f"{name}: {len(floats)} of {len(counts.products)} convolutions and matrix products "
-            f"compute in float, though the model is int8: {', '.join(floats[:3])} ..."
+            f"compute in float, though the model is int8: {', '.join(floats[:3])} ...; "
+            "choose other --numerics that the target takes (`edgeprune targets show`)"
         )
 
 
