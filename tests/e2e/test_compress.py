@@ -79,7 +79,9 @@ def test_each_stage_answers_for_itself(full: Path) -> None:
     assert [stage.stage for stage in report.stages] == STAGES
     assert report.metric == "accuracy"
     for stage in report.stages:
-        assert {"parameters", "macs", "bytes", "score"} <= set(stage.figures), stage.stage
+        assert {"parameters", "macs", "score"} <= set(stage.figures), stage.stage
+        # int8 values are stored as such by the export alone: its files have the bytes.
+        assert ("bytes" in stage.figures) == (stage.stage in {"load", "prune", "finetune"})
     load, prune, _, quantize, _ = (stage.figures for stage in report.stages)
     assert prune["parameters"].value < 0.6 * load["parameters"].value
     assert prune["macs"].value < 0.6 * load["macs"].value
