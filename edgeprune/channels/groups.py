@@ -18,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 
 from edgeprune.channels.ledger import Group, describe
+from edgeprune.channels.policy import STANDARD, Policy
 from edgeprune.channels.walk import Walk, walk
 from edgeprune.model import Model
 
@@ -91,12 +92,12 @@ class Groups:
         return Totals(parameters, round(macs), bytes_)
 
 
-def analyse(model: Model) -> Groups:
+def analyse(model: Model, policy: Policy = STANDARD) -> Groups:
     """Find the groups of channels of ``model`` that can be removed, by walking its graph once.
 
     An operator without a rule freezes the channels that it touches; nothing here runs the network.
     """
-    found = walk(model)
+    found = walk(model, policy)
     of, cause = found.components.of, found.components.cause
     signature = model.program.graph_signature
     trainable = frozenset(signature.parameters)

@@ -1,14 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a rule sees of one node, and what it may say."""
 
+import operator
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from math import gcd
 from typing import Any, TypeAlias
 
 import torch
 from torch.fx import Node
 
 from edgeprune.channels.atoms import Atoms, Axis, Dims
+from edgeprune.channels.policy import STANDARD, Policy
 from edgeprune.channels.shapes import per_sample, shape_of
 
 __all__ = ["Edit", "Kept", "Op", "Product", "Rule", "Value", "set_argument"]
@@ -45,6 +48,11 @@ class Op:
     node: Node
     atoms: Atoms
     values: dict[Node, Value]
+    policy: Policy = STANDARD
+    reads: frozenset[Node] = frozenset()
+    """The inputs of the network."""
+    weights: frozenset[Node] | set[Node] = frozenset()
+    """Nodes computed from parameters and buffers alone."""
     edits: list[Edit] = field(default_factory=list)
     products: list[Product] = field(default_factory=list)
 
@@ -95,7 +103,13 @@ class Op:
 
     def glue(self, a: Axis | None, b: Axis | None, cause: str | None = None) -> None:
         """Tie two dimensions; see ``Atoms.glue``."""
-        self.atoms.glue(a, b, cause or f"{self.name} with a fixed size", self.node.name)
+        self.atoms.glue(a, b, cause or self._fixed(), self.node.name)
+
+    def _fixed(self) -> str:
+        """Why a dimension that meets an untracked one stays."""
+        if any(node in self.reads for node in self.node.all_input_nodes):
+            return "input"
+        return f"{self.name} with a fixed size"
 
     def freeze(self, axis: Axis | None, cause: str) -> None:
         """Keep all of ``axis``."""
@@ -132,27 +146,32 @@ class Op:
         """Let the list argument ``name`` follow the kept sizes of ``dims``.
 
         Where an entry is computed in the graph from a symbolic size (batch times heads), it
-        becomes -1; a second such entry can't, so its axis freezes.
+        becomes -1, or, where another entry is -1 already, it is scaled by the kept share.
         """
-        sizes = self.argument(name)
-        inferred = any(isinstance(s, int) and s == -1 for s in sizes)
-        for axis, size in zip(dims, sizes, strict=False):
-            if axis is None or isinstance(size, int):
-                continue
-            if inferred:
-                self.freeze(axis, "two sizes to infer")
-            inferred = True
 
         def change(node: Node, kept: Kept) -> None:
-            new = [
-                size
-                if axis is None or size == -1 or kept(axis) == axis.size
-                else (kept(axis) if isinstance(size, int) else -1)
-                for axis, size in zip(dims, sizes_of(node, name), strict=True)
-            ]
+            new = sizes_of(node, name)
+            inferred = any(isinstance(size, int) and size == -1 for size in new)
+            for place, (axis, size) in enumerate(zip(dims, new, strict=True)):
+                if axis is None or size == -1 or kept(axis) == axis.size:
+                    continue
+                if isinstance(size, int):
+                    new[place] = kept(axis)
+                elif inferred:
+                    new[place] = _scaled(node, size, kept(axis), axis.size)
+                else:
+                    new[place], inferred = -1, True
             set_argument(node, name, new)
 
         self.edit(change)
+
+
+def _scaled(node: Node, size: Node, part: int, whole: int) -> Node:
+    """``size * part // whole`` as nodes before ``node``."""
+    common = gcd(part, whole)
+    with node.graph.inserting_before(node):
+        times = node.graph.call_function(operator.mul, (size, part // common))
+        return node.graph.call_function(operator.floordiv, (times, whole // common))
 
 
 Rule: TypeAlias = Callable[[Op], Value]

@@ -10,6 +10,7 @@ from torch.fx import Node
 
 from edgeprune.channels.atoms import Atoms, Components, Dims
 from edgeprune.channels.op import Edit, Op, Product, Value
+from edgeprune.channels.policy import STANDARD, Policy
 from edgeprune.channels.rules import RULES, pointwise
 from edgeprune.model import Model
 
@@ -31,29 +32,50 @@ class Walk:
     products: tuple[Product, ...]
 
 
-def walk(model: Model) -> Walk:
+def walk(model: Model, policy: Policy = STANDARD) -> Walk:
     """Collect atoms and their glue over the graph of ``model``."""
     atoms = Atoms()
     values: dict[Node, Value] = {}
     states: dict[str, Dims] = {}
     edits: list[Edit] = []
     products: list[Product] = []
+    weights: set[Node] = set()
     names, owner = _state_names(model), _owners(model)
-    for node in model.program.graph.nodes:
+    nodes = list(model.program.graph.nodes)
+    reads = frozenset(n for n in nodes if n.op == "placeholder" and n.name not in names)
+    alive = _alive(nodes)
+    for node in (n for n in nodes if n in alive):
         if node.op == "placeholder":
             name = owner.get(names.get(node.name, ""))
             dims = states[name] if name in states else _placeholder(atoms, node, name)
             values[node] = dims
             if name is not None:
                 states[name] = dims
+                weights.add(node)
         elif node.op == "call_function":
-            op = Op(node, atoms, values)
+            op = Op(node, atoms, values, policy, reads, weights)
             values[node] = _apply(op)
             edits += op.edits
             products += op.products
+            if node.all_input_nodes and weights.issuperset(node.all_input_nodes):
+                weights.add(node)
         elif node.op == "output":
             Op(node, atoms, values).freeze_all("output")
     return Walk(atoms, atoms.components(), states, tuple(edits), tuple(products))
+
+
+def _alive(nodes: list[Node]) -> set[Node]:
+    """Nodes that an output or a write needs; code and state that nothing uses cost nothing."""
+    alive: set[Node] = set()
+    for node in reversed(nodes):
+        if node.op == "output" or node in alive or _writes(node):
+            alive.add(node)
+            alive.update(node.all_input_nodes)
+    return alive
+
+
+def _writes(node: Node) -> bool:
+    return isinstance(node.target, torch._ops.OpOverload) and node.target._schema.is_mutable
 
 
 def _state_names(model: Model) -> dict[str, str]:

@@ -20,7 +20,8 @@ def linear(op: Op) -> Value:
     bias = op.dims(op.argument("bias"))
     if bias:
         op.glue(bias[0], weight[0])
-    op.product(prod(op.sizes()) * op.shape(op.argument("weight"))[1], weight[0], weight[1])
+    total = prod(op.sizes()) * op.shape(op.argument("weight"))[1]
+    op.product(total, *x[:-1], weight[0], weight[1])
     return (*x[:-1], weight[0])
 
 
@@ -52,23 +53,41 @@ def _grouped(op: Op, x: Axis | None, weight: Dims, groups: int, transposed: bool
         op.freeze(x, "grouped convolution with untracked weights")
         return None
     inputs = op.shape(op.argument("input"))[-(len(weight) - 1)]
-    out = rows
-    if transposed:
-        op.glue(x, rows)
-        out = np.tile(columns, groups) if inputs != groups else np.empty(0, np.int64)
     if inputs == groups:
         return _depthwise(op, x, rows, columns, transposed)
+    if op.policy.grouped == "groups" and x is not None and not transposed:
+        return _whole_groups(op, x, rows, columns)
     # Equal groups: the same positions go in each of them.
     per_group = inputs // groups
+    if transposed:
+        op.glue(x, rows)
     if x is None:
-        op.freeze(columns, "grouped convolution of an untracked input")
+        op.freeze(columns, "input" if op.source in op.reads else "grouped convolution")
     else:
         folded = op.atoms.fold(x, (groups, per_group), 1)
         if not transposed:
             op.glue(folded, columns)
-    if not transposed:
-        op.atoms.fold(rows, (groups, rows.size // groups), 1)
-    return out
+    if transposed:
+        return np.tile(columns, groups)
+    op.atoms.fold(rows, (groups, rows.size // groups), 1)
+    return rows
+
+
+def _whole_groups(op: Op, x: Axis, rows: Axis, columns: Axis) -> Axis:
+    """By policy: a group goes with all its inputs and outputs, and the others stay as they are."""
+    groups = op.argument("groups")
+    op.freeze(columns, "groups go whole")
+    lead = op.atoms.fold(rows, (groups, rows.size // groups), 0)
+    op.glue(op.atoms.fold(x, (groups, x.size // groups), 0), lead)
+    _edit_groups(op, lead)
+    return rows
+
+
+def _edit_groups(op: Op, lead: Axis) -> None:
+    def change(node: Node, kept: Kept) -> None:
+        set_argument(node, "groups", kept(lead))
+
+    op.edit(change)
 
 
 def _depthwise(op: Op, x: Axis | None, rows: Axis, columns: Axis, transposed: bool) -> Axis | None:
@@ -84,11 +103,7 @@ def _depthwise(op: Op, x: Axis | None, rows: Axis, columns: Axis, transposed: bo
         op.glue(x, lead)
     if x is None:
         return None
-
-    def change(node: Node, kept: Kept) -> None:
-        set_argument(node, "groups", kept(x))
-
-    op.edit(change)
+    _edit_groups(op, x)
     return out
 
 
@@ -114,15 +129,48 @@ def matmul(op: Op) -> Value:
 
 def _matmul(op: Op, a: Any, b: Any) -> Value:
     left, right = op.dims(a), op.dims(b)
-    if len(left) < 2 or len(right) < 2:
-        op.freeze_all("matmul with a vector")
-        return op.untracked()
+    shape_a, shape_b = op.shape(a), op.shape(b)
+    row, column = len(left) == 1, len(right) == 1  # vectors: a dimension of one comes and goes
+    if row:
+        left, shape_a = (None, *left), (1, *shape_a)
+    if column:
+        right, shape_b = (*right, None), (*shape_b, 1)
     op.glue(left[-1], right[-2])
-    batch = _broadcast(op, left[:-2], right[:-2], op.shape(a)[:-2], op.shape(b)[:-2])
+    batch = _broadcast(op, left[:-2], right[:-2], shape_a[:-2], shape_b[:-2])
     heads = [axis for axis in batch if axis is not None]
     inner = left[-1] if left[-1] is not None else right[-2]
     op.product(prod(op.sizes()) * op.sizes(a)[-1], left[-2], right[-1], inner, *heads)
-    return (*batch, left[-2], right[-1])
+    ends = (() if row else (left[-2],), () if column else (right[-1],))
+    return (*batch, *ends[0], *ends[1])
+
+
+def outer(op: Op) -> Value:
+    """All products of two vectors."""
+    return (op.dims(op.node.args[0])[0], op.dims(op.node.args[1])[0])
+
+
+def bilinear(op: Op) -> Value:
+    """``x1 @ weight[o] @ x2 + bias``: one column of the weight for each input, rows are outputs."""
+    x1, x2, weight = (op.dims(op.argument(name)) for name in ("input1", "input2", "weight"))
+    op.glue(x1[-1], weight[1])
+    op.glue(x2[-1], weight[2])
+    bias = op.dims(op.argument("bias"))
+    if bias:
+        op.glue(bias[0], weight[0])
+    total = prod(op.sizes()) * prod(op.shape(op.argument("weight"))[1:])
+    op.product(total, weight[0], weight[1], weight[2])
+    return (*x1[:-1], weight[0])
+
+
+def distance(op: Op) -> Value:
+    """Distances between all pairs of points: a sum over the last dimension of both."""
+    points: list[Any] = list(op.node.args[:2])
+    left, right = (op.dims(p) for p in points)
+    op.glue(left[-1], right[-1])
+    op.atoms.renormalise(left[-1], op.node.name)
+    shapes = [op.shape(p) for p in points]
+    batch = _broadcast(op, left[:-2], right[:-2], shapes[0][:-2], shapes[1][:-2])
+    return (*batch, left[-2], right[-2])
 
 
 def _broadcast(
@@ -224,8 +272,16 @@ RULES: dict[str, Rule] = {
     "matmul": matmul,
     "mm": matmul,
     "bmm": matmul,
+    "mv": matmul,
+    "dot": matmul,
+    "vdot": matmul,
     "addmm": addmm,
     "baddbmm": addmm,
+    "addmv": addmm,
+    "outer": outer,
+    "ger": outer,
+    "bilinear": bilinear,
+    **dict.fromkeys(["cdist", "_cdist_forward", "_euclidean_dist"], distance),
     "scaled_dot_product_attention": attention,
     "embedding": embedding,
 }  # fmt: skip

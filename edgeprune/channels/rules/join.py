@@ -2,6 +2,7 @@
 """Tensors laid end to end, cut, and picked from."""
 
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import torch
@@ -63,7 +64,7 @@ def split(op: Op) -> Value:
     """``split``, ``chunk`` and their kin; sizes follow what is left of each part."""
     source = op.source
     dims = op.dims(source)
-    place = (op.argument("dim") or 0) % len(dims)
+    place = _split_place(op, len(dims))
     values = op.node.meta["val"]
     axis = dims[place]
     if axis is None:
@@ -79,6 +80,11 @@ def split(op: Op) -> Value:
 
     op.edit(change)
     return [(*dims[:place], part, *dims[place + 1 :]) for part in parts]
+
+
+def _split_place(op: Op, rank: int) -> int:
+    named = {"hsplit": 0 if rank == 1 else 1, "vsplit": 0, "dsplit": 2}
+    return named.get(op.name, int(op.argument("dim") or 0) % rank)
 
 
 def unbind(op: Op) -> Value:
@@ -100,14 +106,25 @@ def getitem(op: Op) -> Value:
 
 
 def slice_(op: Op) -> Value:
-    """A range of indices; its bounds follow what is left before and in it."""
+    """A range of indices."""
+    step = op.argument("step") or 1
+    return _range(op, op.argument("start"), op.argument("end"), step)
+
+
+def narrow(op: Op) -> Value:
+    """``narrow``: a range by start and length."""
+    start, length = op.argument("start"), op.argument("length")
+    known = isinstance(start, int) and isinstance(length, int)
+    return _range(op, start, start + length if known and start + length else None)
+
+
+def _range(op: Op, start: Any, end: Any, step: int = 1) -> Value:
+    """The bounds of a range follow what is left before and in it."""
     source = op.source
-    dims, shape = op.dims(source), op.shape(source)
+    dims = op.dims(source)
     place = (op.argument("dim") or 0) % len(dims)
     axis = dims[place]
-    start, end = op.argument("start"), op.argument("end")
-    step = op.argument("step") or 1
-    if axis is None or (op.shape() == shape and step == 1):
+    if axis is None or (op.shape() == op.shape(source) and step == 1):
         return dims
     if step != 1 or not all(b is None or isinstance(b, int) for b in (start, end)):
         op.freeze(axis, "literal")
@@ -117,54 +134,12 @@ def slice_(op: Op) -> Value:
     op.atoms.pieces.append(part)
 
     def change(node: Node, kept: Kept) -> None:
+        node.target = torch.ops.aten.slice.Tensor
         node.args = (node.args[0], place, kept(before), kept(before) + kept(part))
         node.kwargs = {}
 
     op.edit(change)
     return (*dims[:place], part, *dims[place + 1 :])
-
-
-def select(op: Op) -> Value:
-    """One index of a dimension, by literal."""
-    dims = op.dims(op.source)
-    place = op.argument("dim") % len(dims)
-    op.freeze(dims[place], "literal")
-    return (*dims[:place], *dims[place + 1 :])
-
-
-def index(op: Op) -> Value:
-    """Indexing by tensors: the indexed dimensions stay, a run of them becomes the indices' own."""
-    source = op.source
-    dims = op.dims(source)
-    indices = op.argument("indices")
-    used = [i for i, n in enumerate(indices) if n is not None]
-    for i in used:
-        op.freeze(dims[i], "indexed by value")
-        for axis in op.dims(indices[i]):
-            op.freeze(axis, "values of an index")
-    masks = any(indices[i].meta["val"].dtype == torch.bool for i in used)
-    if masks or used != list(range(used[0], used[-1] + 1)):
-        op.freeze_all("indexed by value")
-        return op.untracked()
-    rank = max(indices[i].meta["val"].dim() for i in used)
-    return (*dims[: used[0]], *(None,) * rank, *dims[used[-1] + 1 :])
-
-
-def index_select(op: Op) -> Value:
-    """One dimension picked by a table of indices."""
-    dims = op.dims(op.source)
-    place = op.argument("dim") % len(dims)
-    op.freeze(dims[place], "indexed by value")
-    return (*dims[:place], None, *dims[place + 1 :])
-
-
-def roll(op: Op) -> Value:
-    """Cyclic shift: on a shifted dimension positions matter."""
-    dims = op.dims(op.source)
-    shifted = op.argument("dims") or range(len(dims))
-    for d in shifted:
-        op.freeze(dims[d], "literal")
-    return dims
 
 
 RULES: dict[str, Rule] = {
@@ -173,13 +148,23 @@ RULES: dict[str, Rule] = {
     "concatenate": cat,
     "stack": stack,
     **dict.fromkeys(
-        ["split", "split_with_sizes", "chunk", "tensor_split", "hsplit", "vsplit"], split
+        [
+            "split",
+            "split_with_sizes",
+            "chunk",
+            "tensor_split",
+            "hsplit",
+            "vsplit",
+            "dsplit",
+            "unsafe_split",
+            "unsafe_chunk",
+            "unsafe_split_with_sizes",
+        ],
+        split,
     ),
     "unbind": unbind,
     "getitem": getitem,
     "slice": slice_,
-    "select": select,
-    "index": index,
-    "index_select": index_select,
-    "roll": roll,
+    "narrow": narrow,
+    "narrow_copy": narrow,
 }

@@ -5,7 +5,6 @@ from math import prod
 from typing import Any
 
 import numpy as np
-import torch
 from torch.fx import Node
 
 from edgeprune.channels.atoms import Axis, Dims
@@ -26,7 +25,7 @@ def reshape(op: Op) -> Value:
     if op.name == "unflatten":
         start = op.argument("dim") % len(op.dims(source))
         op.edit_sizes("sizes", out[start : start + len(op.argument("sizes"))])
-    elif op.name != "flatten":
+    elif op.name not in ("flatten", "ravel"):
         op.edit_sizes("shape" if op.name == "reshape" else "size", out)
     return out
 
@@ -73,8 +72,10 @@ def _merge(op: Op, dims: Dims, before: tuple[int, ...], block: Block) -> Axis | 
     tracked = [i for i in block.inputs if dims[i] is not None]
     if not tracked:
         return None
-    # One factor of a flat axis can be pruned; where two could be, the finer one stays prunable.
-    chosen = max(tracked, key=lambda i: before[i])
+    # One factor of a flat axis can be pruned; where two could be, the longer one stays prunable.
+    # Of a convolution's weight (standardised before its use) that is never the kernel.
+    rows = [i for i in tracked if i < 2] if op.source in op.weights and len(dims) > 2 else []
+    chosen = max(rows or tracked, key=lambda i: before[i])
     for i in tracked:
         if i != chosen:
             op.freeze(dims[i], "flattened with another prunable axis")
@@ -96,7 +97,7 @@ def _split(op: Op, flat: Axis, sizes: tuple[int, ...]) -> tuple[int, Axis]:
         line = np.moveaxis(table, place, 0).reshape(sizes[place], -1)
         if sizes[place] > 1 and (line == line[:, :1]).all():
             return place, np.ascontiguousarray(line[:, 0])
-    place = prunable_factor(sizes, feeds_attention(op.node))
+    place = prunable_factor(sizes, feeds_attention(op.node), op.policy)
     return place, op.atoms.fold(flat, sizes, place)
 
 
@@ -175,6 +176,33 @@ def repeat(op: Op) -> Value:
     return tuple(out)
 
 
+def repeat_interleave(op: Op) -> Value:
+    """Each index several times in a row.
+
+    Raises:
+        ValueError: The count is a tensor, or all dimensions are flattened.
+    """
+    dims = list(op.dims(op.source))
+    times, place = op.argument("repeats"), op.argument("dim")
+    if place is None or not isinstance(times, int):
+        raise ValueError("counts by value")
+    axis = dims[place]
+    dims[place] = None if axis is None else np.repeat(axis, times)
+    return tuple(dims)
+
+
+def as_complex(op: Op) -> Value:
+    """Pairs become complex numbers."""
+    dims = op.dims(op.source)
+    op.freeze(dims[-1], "real and imaginary part")
+    return dims[:-1]
+
+
+def as_real(op: Op) -> Value:
+    """Complex numbers become pairs."""
+    return (*op.dims(op.source), None)
+
+
 def flip(op: Op) -> Value:
     """Reversed dimensions."""
     dims = list(op.dims(op.source))
@@ -192,16 +220,6 @@ def filled(op: Op) -> Value:
     )
     op.edit_sizes("size", out)
     return out
-
-
-def pixel_shuffle(op: Op) -> Value:
-    """Channels become space: the r*r channels of one output channel live together."""
-    dims = op.dims(op.source)
-    factor = op.argument("upscale_factor")
-    axis = dims[-3]
-    if axis is not None:
-        axis = op.atoms.fold(axis, (axis.size // factor**2, factor**2), 0)
-    return (*dims[:-3], axis, None, None)
 
 
 def pad(op: Op) -> Value:
@@ -236,24 +254,9 @@ def pad(op: Op) -> Value:
     return tuple(dims)
 
 
-def spatial(op: Op) -> Value:
-    """Pooling and resizing: the last dimensions are space, the others pass."""
-    source = op.source
-    dims = op.dims(source)
-    count = next((int(c) for c in op.name if c.isdigit()), 2)
-    keep = len(dims) - count
-    for axis in dims[keep:]:
-        op.freeze(axis, "space")
-    value = op.node.meta.get("val")
-    out: Dims = (*dims[:keep], *(None,) * count)
-    if isinstance(value, torch.Tensor):
-        return out
-    return [out for _ in value or ()]
-
-
 RULES: dict[str, Rule] = {
     **dict.fromkeys(
-        ["view", "reshape", "_unsafe_view", "flatten", "unflatten", "view_copy"], reshape
+        ["view", "reshape", "_unsafe_view", "flatten", "unflatten", "view_copy", "ravel"], reshape
     ),
     **dict.fromkeys(["reshape_as", "view_as", "expand_as"], like_other),
     **dict.fromkeys(
@@ -267,20 +270,16 @@ RULES: dict[str, Rule] = {
     "unsqueeze_": unsqueeze,
     "expand": expand,
     "repeat": repeat,
+    "tile": repeat,
+    "repeat_interleave": repeat_interleave,
+    "view_as_complex": as_complex,
+    "view_as_real": as_real,
     "flip": flip,
     **dict.fromkeys(
-        ["zeros", "ones", "full", "empty", "new_zeros", "new_ones", "new_full"], filled
+        ["zeros", "ones", "full", "empty", "new_zeros", "new_ones", "new_full", "new_empty", "rand",
+         "randn"],
+        filled,
     ),
-    "pixel_shuffle": pixel_shuffle,
     "pad": pad,
     "constant_pad_nd": pad,
-    **dict.fromkeys(
-        [f"{kind}{n}d{tail}" for n in (1, 2, 3) for kind, tail in (
-            ("max_pool", ""), ("max_pool", "_with_indices"), ("avg_pool", ""),
-            ("adaptive_avg_pool", ""), ("adaptive_max_pool", ""), ("_adaptive_avg_pool", ""),
-            ("upsample_nearest", ""), ("_upsample_nearest_exact", ""))]
-        + ["upsample_bilinear2d", "upsample_bicubic2d", "upsample_linear1d",
-           "upsample_trilinear3d", "_upsample_bilinear2d_aa"],
-        spatial,
-    ),
 }  # fmt: skip

@@ -22,9 +22,16 @@ def _follow(op: Op, channels: Axis | None, names: Iterable[str] = _STATE) -> Non
 
 
 def batch_norm(op: Op) -> Value:
-    """Batch and instance norm: everything is by channel, dimension 1."""
+    """Batch and instance norm: everything is by channel, dimension 1.
+
+    Statistics of the batch itself, as they standardise a weight, run over the other dimensions.
+    """
     dims = op.dims(op.argument("input"))
     _follow(op, dims[1])
+    if op.argument("training") or op.argument("use_input_stats"):
+        for place, axis in enumerate(dims):
+            if place != 1:
+                op.atoms.renormalise(axis, op.node.name)
     value = op.node.meta.get("val")
     return [dims, (None,), (None,)] if isinstance(value, (list, tuple)) else dims
 
@@ -68,18 +75,46 @@ def group_norm(op: Op) -> Value:
     return dims
 
 
-def vector_norm(op: Op) -> Value:
-    """A norm along dimensions, as ``F.normalize`` makes it."""
+def weight_norm(op: Op) -> Value:
+    """``_weight_norm``: a direction over its norm, times a magnitude for each index of ``dim``."""
+    direction, magnitude = op.argument("v"), op.argument("g")
+    dims = op.dims(direction)
+    keep = op.argument("dim") % len(dims)
+    for place, (axis, scale) in enumerate(zip(dims, op.dims(magnitude), strict=True)):
+        if place == keep:
+            op.glue(axis, scale)
+        else:
+            op.atoms.renormalise(axis, op.node.name)
+    return dims if op.name == "_weight_norm" else [dims, op.dims(magnitude)]
+
+
+def reduction(op: Op) -> Value:
+    """A sum, mean, norm, variance or extreme along dimensions: what is left of a pruned one is
+    another mean. Places of extremes among the indices are values, so where they are used the
+    dimension stays."""
     dims = op.dims(op.source)
     chosen = op.argument("dim")
     over = np.atleast_1d(chosen) if chosen not in (None, []) else range(len(dims))
-    places = {int(d) % len(dims) for d in over}
+    places = {int(d) % len(dims) for d in over} if dims else set()
+    value = op.node.meta.get("val")
+    several = isinstance(value, (list, tuple))
+    positions = several and op.name in _EXTREMES and _second_used(op.node)
     for place in places:
+        if positions:
+            op.freeze(dims[place], "ranked by value")
         op.atoms.renormalise(dims[place], op.node.name)
     if op.argument("keepdim"):
-        return tuple(None if i in places else axis for i, axis in enumerate(dims))
-    return tuple(axis for i, axis in enumerate(dims) if i not in places)
+        out = tuple(None if i in places else axis for i, axis in enumerate(dims))
+    else:
+        out = tuple(axis for i, axis in enumerate(dims) if i not in places)
+    return [out for _ in value] if several and value is not None else out
 
+
+def _second_used(node: Node) -> bool:
+    return any(user.args[1] == 1 and user.users for user in node.users)
+
+
+_EXTREMES = {"max", "min", "median", "mode", "nanmedian"}
 
 RULES: dict[str, Rule] = {
     **dict.fromkeys(
@@ -89,8 +124,12 @@ RULES: dict[str, Rule] = {
     ),
     **dict.fromkeys(["layer_norm", "rms_norm", "native_layer_norm"], layer_norm),
     "group_norm": group_norm,
+    "_weight_norm": weight_norm,
+    "_weight_norm_interface": weight_norm,
     **dict.fromkeys(
-        ["linalg_vector_norm", "norm", "mean", "sum", "amax", "amin", "var", "std", "logsumexp"],
-        vector_norm,
+        ["linalg_vector_norm", "norm", "mean", "sum", "amax", "amin", "var", "std", "logsumexp",
+         "var_mean", "std_mean", "max", "min", "median", "mode", "prod", "nansum", "nanmean", "all",
+         "any", "nanmedian", "count_nonzero", "frobenius_norm"],
+        reduction,
     ),
 }  # fmt: skip
