@@ -14,6 +14,7 @@ from torch.utils._sympy.numbers import int_oo
 
 from edgeprune.errors import EdgepruneError, ModelError
 from edgeprune.model.carrier import Event, Input, Model
+from edgeprune.model.inline import inline, is_wrapped
 from edgeprune.model.program import flatten, is_flat, own, quietly, reason, tensors, unlift
 from edgeprune.model.shapes import batched, resized, zeros
 from edgeprune.recipe import Numerics
@@ -121,8 +122,9 @@ def _export(module: nn.Module, example: tuple[Tensor, ...], want: _Try) -> Expor
         Exception: Whatever torch or the module's own code raises.
     """
     program = export_once(module, resized(example, want.batch), want.dim)
-    if not is_flat(program):
+    if not is_flat(program) or is_wrapped(program):
         plain = unlift(program)
+        inline(plain)
         flatten(plain)
         program = export_once(plain, resized(example, want.batch), want.dim)
     if not tensors(program, outputs=True):
