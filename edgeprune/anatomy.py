@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch.fx import Node
 
-from edgeprune.channels import Frozen, Group, Totals, analyse
+from edgeprune.channels import Frozen, Group, Groups, Totals, analyse
 from edgeprune.model import Model
 
 __all__ = ["Anatomy", "Layer", "dissect"]
@@ -30,16 +30,33 @@ class Layer:
     macs: int
     """For one sample."""
     bytes: int
+    node: str
+    """In the graph, as frozen dimensions name it."""
 
 
 @dataclass(frozen=True)
 class Anatomy:
-    """Layers in the order of the graph, groups and frozen dimensions, and the totals."""
+    """Layers in the order of the graph, and what the analysis found."""
 
     layers: tuple[Layer, ...]
-    groups: tuple[Group, ...]
-    frozen: tuple[Frozen, ...]
     totals: Totals
+    analysis: Groups
+    shapes: dict[str, tuple[int, ...]]
+    """The shape of each parameter and buffer."""
+
+    @property
+    def groups(self) -> tuple[Group, ...]:
+        """What can be pruned."""
+        return self.analysis.groups
+
+    @property
+    def frozen(self) -> tuple[Frozen, ...]:
+        """What can't, and why."""
+        return self.analysis.frozen
+
+    def length(self, frozen: Frozen) -> int:
+        """How many channels a frozen dimension has, with those that aren't frozen."""
+        return self.shapes[frozen.name][frozen.dim]
 
 
 def dissect(model: Model) -> Anatomy:
@@ -59,7 +76,12 @@ def dissect(model: Model) -> Anatomy:
             own = [name for name in used if name not in counted]
             counted.update(own)
             layers.append(_layer(model, node, used, own, macs[node.name]))
-    return Anatomy(tuple(layers), groups.groups, groups.frozen, groups.totals())
+    shapes = {
+        name: tuple(tensor.shape)
+        for name, tensor in model.program.state_dict.items()
+        if isinstance(tensor, torch.Tensor)
+    }
+    return Anatomy(tuple(layers), groups.totals(), groups, shapes)
 
 
 def _states(model: Model) -> dict[str, str]:
@@ -79,6 +101,7 @@ def _layer(model: Model, node: Node, used: list[str], own: list[str], macs: int)
         sum(tensor.numel() for name, tensor in known.items() if name in trainable),
         macs,
         sum(tensor.nbytes for tensor in known.values()),
+        node.name,
     )
 
 

@@ -6,6 +6,7 @@ import shlex
 import sys
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 from typer.main import get_command
@@ -54,17 +55,51 @@ def test_nothing_else_is_run() -> None:
     assert {command.split()[0] for command in COMMANDS} == {"edgeprune", "make", "pip", "."}
 
 
-def test_the_code_saves_a_model_that_loads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from edgeprune.model import load
+@pytest.fixture
+def user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of a user who has a network in ``mynet``."""
     from tests.networks import TinyMobileNet
 
-    (code,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
     mynet = ModuleType("mynet")
     mynet.__dict__["Net"] = TinyMobileNet
     monkeypatch.setitem(sys.modules, "mynet", mynet)
     monkeypatch.chdir(tmp_path)
-    exec(code, {})
+    return tmp_path
+
+
+def code(title: str) -> str:
+    """The one piece of Python in a section."""
+    (found,) = re.findall(r"```python\n(.*?)```", section(title), re.DOTALL)
+    return str(found)
+
+
+def test_the_code_saves_a_model_that_loads(user: Path) -> None:
+    from edgeprune.model import load
+
+    exec(code("Your own model"), {})
     assert load(Path("model.pt2")).model.dynamic_batch
+
+
+def test_the_library_code_prunes_a_model_that_loads(
+    user: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from edgeprune.channels import macs
+    from edgeprune.model import load
+
+    names: dict[str, Any] = {}
+    exec(code("As a library"), names)
+    smaller = load(Path("smaller.pt2")).model
+    assert macs(smaller) == names["groups"].totals(names["removed"]).macs
+    assert macs(smaller) < macs(names["model"])
+    printed = capsys.readouterr().out
+    assert "features.0.weight[0]" in printed
+    assert "classifier.1.weight[0]: output, by output" in printed
+    network, batch = names["network"], names["torch"].rand(3, 3, 32, 32)
+    assert network(batch).shape == (3, 10)
+
+
+def test_each_python_section_is_run_here() -> None:
+    assert README.count("```python\n") == 2
 
 
 def test_all_devices_are_named() -> None:

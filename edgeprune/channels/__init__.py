@@ -2,6 +2,31 @@
 """Channel analysis: which parts of which parameters must live or die together.
 
 ``analyse(model)`` gives the groups; ``apply(model, groups, removed, event)`` takes channels out.
+
+Nothing is run and nothing trained; shapes alone tell what each group costs::
+
+    import torch
+    from torch import nn
+
+    from edgeprune.channels import analyse, apply
+    from edgeprune.model import Event, capture
+
+    net = nn.Sequential(nn.Conv2d(3, 16, 3), nn.BatchNorm2d(16), nn.ReLU(), nn.Conv2d(16, 8, 3))
+    model, notes = capture(net, (torch.rand(2, 3, 32, 32),), event=Event("capture"))
+
+    groups = analyse(model)
+    for group in groups.groups:
+        print(group.name, group.size, group.members, group.macs, group.renormalises)
+    for frozen in groups.frozen:
+        print(f"{frozen.name}[{frozen.dim}]: {frozen.cause}, by {frozen.node}")
+
+    removed = groups.keep_all()
+    removed[groups.groups[0].channels[::2]] = True  # every second one
+    print(groups.totals(), groups.totals(removed))
+    smaller = apply(model, groups, removed, Event("prune"))
+
+``smaller`` computes what ``masked(model, groups, removed)`` computes, except behind a node that a
+group ``renormalises``.
 """
 
 from edgeprune.channels.groups import Frozen, Group, Groups, Totals, analyse

@@ -50,10 +50,16 @@ class Totals:
 
 @dataclass(frozen=True)
 class Groups:
-    """The result of the analysis."""
+    """The result of the analysis.
+
+    A removal is an array of ``channels`` booleans, True for each channel that goes: start from
+    ``keep_all()`` and set ``removed[group.channels[...]]``.
+    """
 
     groups: tuple[Group, ...]
+    """What can be pruned, in the order of the first parameters; a channel is in one group only."""
     frozen: tuple[Frozen, ...]
+    """What can't: dimensions of trainable parameters, each with its cause and the node."""
     labels: dict[tuple[str, int], NDArray[np.int64]]
     """For each dimension of each parameter and buffer: the channel at each index, -1 for none."""
     walk: Walk
@@ -95,7 +101,8 @@ class Groups:
 def analyse(model: Model, policy: Policy = STANDARD) -> Groups:
     """Find the groups of channels of ``model`` that can be removed, by walking its graph once.
 
-    An operator without a rule freezes the channels that it touches; nothing here runs the network.
+    An operator without a rule freezes the channels that it touches; nothing here runs the network,
+    and ``model`` is left as it is. See ``edgeprune.channels`` for an example.
     """
     found = walk(model, policy)
     of, cause = found.components.of, found.components.cause

@@ -2,7 +2,6 @@
 """Every command of the README is run, in order, as a user would, beside their own files."""
 
 import os
-import re
 import shlex
 import subprocess
 import sys
@@ -15,7 +14,7 @@ import torch.nn.functional as F
 from PIL import Image
 
 from tests.e2e.support import environment
-from tests.test_readme import README, of
+from tests.test_readme import code, of
 
 MYNET = """
 from pathlib import Path
@@ -70,9 +69,9 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "mynet.py").write_text(MYNET)
     photos(folder / "photos")
     train(folder)
-    (code,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
     environ = {**environment(), "PYTHONPATH": os.pathsep.join((environment()["PYTHONPATH"], "."))}
-    subprocess.run([sys.executable, "-c", code], cwd=folder, env=environ, check=True)
+    save = [sys.executable, "-c", code("Your own model")]
+    subprocess.run(save, cwd=folder, env=environ, check=True)
     return folder
 
 
