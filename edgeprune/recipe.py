@@ -46,7 +46,11 @@ class PruneOptions(Config):
     samples: Annotated[int, Field(ge=1)] = 512
     """Training samples that a data-driven importance looks at."""
     exclude: tuple[str, ...] = ()
-    """Parameters (shell patterns over their names) whose channels all stay."""
+    """Parameters (shell patterns over their names) whose channels all stay, and so do the residual
+    branches that use them."""
+    allow_depth: bool = False
+    """Whole residual branches may go, least important first, in place of channels inside all of
+    them; the ratio stays what it is."""
 
 
 class FinetuneOptions(Config):

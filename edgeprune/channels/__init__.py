@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Channel analysis: which parts of which parameters must live or die together.
 
-``analyse(model)`` gives the groups; ``apply(model, groups, removed, event)`` takes channels out.
+``analyse(model)`` gives the groups; ``find_branches(model, groups)`` the residual branches;
+``apply(model, groups, removed, event, branches)`` takes channels and branches out.
 
 Nothing is run and nothing trained; shapes alone tell what each group costs::
 
@@ -29,11 +30,25 @@ Nothing is run and nothing trained; shapes alone tell what each group costs::
 group ``renormalises``.
 """
 
+from edgeprune.channels.branches import Branch, cut, find_branches, without
 from edgeprune.channels.groups import Frozen, Group, Groups, Totals, analyse
 from edgeprune.channels.surgery import apply, masked
 from edgeprune.model import Model
 
-__all__ = ["Frozen", "Group", "Groups", "Totals", "analyse", "apply", "macs", "masked"]
+__all__ = [
+    "Branch",
+    "Frozen",
+    "Group",
+    "Groups",
+    "Totals",
+    "analyse",
+    "apply",
+    "cut",
+    "find_branches",
+    "macs",
+    "masked",
+    "without",
+]
 
 
 def macs(model: Model) -> int:

@@ -3,28 +3,42 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
+
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.fx import GraphModule
+from torch.fx import Graph, GraphModule
 
 from edgeprune.channels.atoms import Axis
+from edgeprune.channels.branches import Branch, Cut, cut, without
 from edgeprune.channels.groups import Bools, Groups
 from edgeprune.model import Event, Model, recapture
 
 __all__ = ["apply", "masked"]
 
 
-def apply(model: Model, groups: Groups, removed: Bools, event: Event) -> Model:
-    """``model`` without the channels in ``removed`` (one boolean for each channel of ``groups``).
+def apply(
+    model: Model,
+    groups: Groups,
+    removed: Bools,
+    event: Event,
+    branches: Sequence[Branch] = (),
+) -> Model:
+    """``model`` without ``branches``, and without the channels in ``removed`` (one boolean for each
+    channel of ``groups``) in what is left.
 
     Raises:
-        ValueError: A group would lose its last channel.
+        ValueError: A group would lose its last channel, an input its use, an output all layers.
     """
-    check(groups, removed)
-    if not removed.any():
+    check(groups, removed, branches)
+    if not removed.any() and not branches:
         return model.evolve(model.program, event)
+    lost = cut(model, groups, branches)
+    groups = without(groups, lost)
     module = model.module()
+    _take_out(module.graph, branches, lost)
+    _forget(module, lost.states)
     gone = groups.gone(removed)
     _shrink(module, groups, gone)
 
@@ -39,20 +53,23 @@ def apply(model: Model, groups: Groups, removed: Bools, event: Event) -> Model:
     return recapture(model, module, event)
 
 
-def check(groups: Groups, removed: Bools) -> None:
-    """See that no group loses its last channel.
+def check(groups: Groups, removed: Bools, branches: Sequence[Branch] = ()) -> None:
+    """See that no group loses its last channel, unless it goes whole with one of ``branches``.
 
     Raises:
         ValueError: One does.
     """
+    whole = {name for branch in branches for name in branch.groups}
     for group in groups.groups:
-        if removed[group.channels].all():
+        if removed[group.channels].all() and group.name not in whole:
             raise ValueError(f"group {group.name} would lose all its {group.size} channels")
 
 
-def masked(model: Model, groups: Groups, removed: Bools) -> GraphModule:
-    """The dense network with every slice that the removed channels own set to zero: what the pruned
-    one must compute, where nothing renormalises."""
+def masked(
+    model: Model, groups: Groups, removed: Bools, branches: Sequence[Branch] = ()
+) -> GraphModule:
+    """The dense network with every slice that the removed channels own set to zero, and zeros added
+    in place of ``branches``: what the pruned one must compute, where nothing renormalises."""
     module = model.module()
     gone = groups.gone(removed)
     with torch.no_grad():
@@ -61,7 +78,48 @@ def masked(model: Model, groups: Groups, removed: Bools) -> GraphModule:
             for dim, axis in enumerate(dims):
                 if axis is not None and gone[axis].any() and not name.endswith("running_var"):
                     tensor.index_fill_(dim, torch.from_numpy(np.flatnonzero(gone[axis])), 0)
+    nodes = {node.name: node for node in module.graph.nodes}
+    for branch in branches:
+        add = nodes[branch.add]
+        with module.graph.inserting_before(add):
+            own = add.all_input_nodes[branch.side]
+            zeros = module.graph.call_function(torch.ops.aten.zeros_like.default, (own,))
+        add.update_arg(branch.side, zeros)
+    module.graph.lint()
+    module.recompile()
     return module
+
+
+def _take_out(graph: Graph, branches: Iterable[Branch], lost: Cut) -> None:
+    """Put each branch's stream in the place of its addition, and erase what nothing uses then."""
+    nodes = {node.name: node for node in graph.nodes}
+    for branch in branches:
+        add = nodes[branch.add]
+        skip = add.all_input_nodes[1 - branch.side]
+        if branch.add in lost.copies:
+            with graph.inserting_before(add):
+                skip = graph.call_function(
+                    torch.ops.aten.clone.default,
+                    (skip,),
+                    {"memory_format": torch.contiguous_format},
+                )
+        add.replace_all_uses_with(skip)
+        if branch.add not in lost.nodes:
+            graph.erase_node(add)
+    for node in reversed(list(graph.nodes)):
+        if node.name in lost.nodes:
+            graph.erase_node(node)
+
+
+def _forget(module: GraphModule, states: Iterable[str]) -> None:
+    """Take away parameters and buffers that nothing uses, and what fetches them."""
+    for node in module.graph.find_nodes(op="get_attr"):
+        if not node.users and str(node.target) in states:
+            module.graph.erase_node(node)
+    for name in states:
+        owner, leaf = _owner(module, name)
+        if hasattr(owner, leaf):
+            delattr(owner, leaf)
 
 
 def _shrink(module: GraphModule, groups: Groups, gone: Bools) -> None:

@@ -99,6 +99,7 @@ def prune_changes(
     scope: str | None,
     multiple: int | None,
     exclude: list[str] | None,
+    allow_depth: bool,
 ) -> dict[str, Any]:
     """The pruning options as changes of a recipe."""
     return {
@@ -107,6 +108,7 @@ def prune_changes(
         "prune.scope": scope,
         "prune.multiple": multiple,
         "prune.exclude": exclude or None,
+        "prune.allow_depth": allow_depth or None,
     }
 
 

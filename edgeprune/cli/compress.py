@@ -122,6 +122,7 @@ def compress(
     scope: opt.ScopeOption = None,
     multiple: opt.MultipleOption = None,
     exclude: opt.ExcludeOption = None,
+    allow_depth: opt.AllowDepthOption = False,
     epochs: opt.EpochsOption = None,
     lr: opt.LrOption = None,
     optimizer: opt.OptimizerOption = None,
@@ -155,7 +156,7 @@ def compress(
         recipe,
         {
             "seed": seed,
-            **asked.prune_changes(ratio, importance, scope, multiple, exclude),
+            **asked.prune_changes(ratio, importance, scope, multiple, exclude, allow_depth),
             **asked.finetune_changes(epochs, lr, optimizer, batch_size, distill, patience),
             "quantize.numerics": asked.numerics(numerics),
             "export.formats": format,

@@ -12,6 +12,7 @@ from edgeprune.units import parse_bytes, parse_seconds
 
 __all__ = [
     "MOST_THREADS",
+    "AllowDepthOption",
     "ArchOption",
     "BatchOption",
     "BatchSizeOption",
@@ -169,6 +170,15 @@ ExcludeOption = Annotated[
         "--exclude",
         metavar="PATTERN",
         help="Parameters whose channels all stay ('head.*'); may be repeated.",
+        rich_help_panel=_PRUNING,
+    ),
+]
+AllowDepthOption = Annotated[
+    bool,
+    typer.Option(
+        "--allow-depth",
+        help="Let whole residual branches go, the least important first, in place of channels "
+        "inside all of them.",
         rich_help_panel=_PRUNING,
     ),
 ]

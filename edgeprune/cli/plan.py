@@ -14,6 +14,7 @@ from edgeprune.units import format_bytes
 
 if TYPE_CHECKING:
     from edgeprune.preview import Preview
+    from edgeprune.prune import PrunePlan
 
 __all__ = ["as_data", "render"]
 
@@ -30,6 +31,7 @@ def as_data(plan: Preview) -> dict[str, Any]:
         "prune": {
             "importance": cut.importance,
             "groups": [asdict(group) for group in cut.groups],
+            **_branches(cut),
             "before": asdict(cut.before),
             "after": asdict(cut.after),
         },
@@ -49,6 +51,7 @@ def render(plan: Preview) -> None:
     if plan.prune.groups:
         rows = [(g.name, str(g.before), str(g.after), g.note) for g in plan.prune.groups]
         show.table(("channel group", "now", "then", "why not more"), rows)
+    _render_branches(plan.prune)
     before, after = plan.prune.before, plan.prune.after
     costs = [
         ("parameters", count(before.parameters), count(after.parameters)),
@@ -56,6 +59,38 @@ def render(plan: Preview) -> None:
         ("bytes of the float weights", format_bytes(before.bytes), format_bytes(after.bytes)),
     ]
     show.table(("predicted from shapes", "now", "pruned"), costs)
+
+
+def _branches(cut: PrunePlan) -> dict[str, Any]:
+    if cut.branches is None:
+        return {}
+    return {"branches": [asdict(branch) for branch in cut.branches]}
+
+
+def _render_branches(cut: PrunePlan) -> None:
+    """The residual branches that go, in the order of the graph, and of how many they are."""
+    if cut.branches is None:
+        return
+    going = [branch for branch in cut.branches if branch.goes]
+    if going:
+        typer.echo()
+        rows = [
+            (
+                b.name,
+                count(b.macs),
+                count(b.parameters),
+                format_bytes(b.bytes),
+                _score(b.importance),
+            )
+            for b in going
+        ]
+        columns = ("residual branch that goes", "MACs", "parameters", "bytes", cut.importance)
+        show.table(columns, rows)
+    typer.echo(f"\n{len(going)} of {len(cut.branches)} residual branches go whole\n")
+
+
+def _score(importance: float | None) -> str:
+    return "none" if importance is None else f"{importance:.3g}"
 
 
 def _stages(plan: Preview) -> list[tuple[str, str]]:

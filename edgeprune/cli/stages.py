@@ -61,13 +61,14 @@ def prune(
     scope: opt.ScopeOption = None,
     multiple: opt.MultipleOption = None,
     exclude: opt.ExcludeOption = None,
+    allow_depth: opt.AllowDepthOption = False,
     overwrite: opt.OverwriteOption = False,
     json: opt.JsonOption = False,
     seed: opt.SeedOption = None,
     threads: opt.ThreadsOption = None,
 ) -> None:
     """Remove the least important channels of a model, for real, and save what is left."""
-    changes = asked.prune_changes(ratio, importance, scope, multiple, exclude)
+    changes = asked.prune_changes(ratio, importance, scope, multiple, exclude, allow_depth)
     chosen = asked.recipe(recipe, {"seed": seed, **changes})
     source = asked.source(model, arch, input_shape, trust_pickle)
     task = _task(source, target, output, asked.data_source(data, limit), chosen.seed, threads)

@@ -1,13 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How much each channel matters: one score for each channel of all groups, higher is dearer.
+"""How much each channel matters: one score for each channel of all groups, higher is dearer; and
+one for each residual branch behind these, where any are given.
 
 A channel owns slices of several parameters; its score is a sum over all of them (group importance,
-Fang et al. 2023, DepGraph, section 3.3), so coupled layers are judged together.
+Fang et al. 2023, DepGraph, section 3.3), so coupled layers are judged together. A branch owns all
+parameters that nothing else uses; magnitudes are means over its weights, so that its size, of
+which the costs speak, doesn't decide.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -15,7 +18,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from edgeprune.channels import Groups
+from edgeprune.channels import Branch, Groups
 from edgeprune.data import Batch
 from edgeprune.errors import DataError, InputError
 from edgeprune.model import Model
@@ -23,31 +26,34 @@ from edgeprune.model import Model
 __all__ = ["Scores", "batch_norm_scale", "magnitude", "random", "taylor"]
 
 Scores = NDArray[np.float64]
-"""One for each channel; NaN where a criterion has nothing to say."""
+"""One for each channel, then one for each branch; NaN where a criterion has nothing to say."""
 
 
-def magnitude(model: Model, groups: Groups, power: int) -> Scores:
+def magnitude(model: Model, groups: Groups, power: int, branches: Sequence[Branch] = ()) -> Scores:
     """Group magnitude: the L1 (``power`` 1) or L2 (2) norm of all weights that a channel owns
-    (Li et al. 2017, Pruning Filters for Efficient ConvNets, section 3.1)."""
-    parameters = _parameters(model, groups)
-    total = _sum_slices(groups, {n: p.abs() ** power for n, p in parameters.items()})
+    (Li et al. 2017, Pruning Filters for Efficient ConvNets, section 3.1); of a branch the mean
+    absolute weight, or the root of the mean square."""
+    powers = {n: p.abs() ** power for n, p in _parameters(model, groups).items()}
+    total = np.append(_sum_slices(groups, powers), _means(branches, powers))
     return np.asarray(total ** (1 / power), np.float64)
 
 
-def batch_norm_scale(model: Model, groups: Groups) -> Scores:
-    """The sum of |gamma| of the batch norms on a channel (Liu et al. 2017, Network Slimming).
+def batch_norm_scale(model: Model, groups: Groups, branches: Sequence[Branch] = ()) -> Scores:
+    """The sum of |gamma| of the batch norms on a channel (Liu et al. 2017, Network Slimming), and
+    the mean of those in a branch.
 
-    Channels without batch norm get NaN.
+    Channels and branches without batch norm get NaN.
     """
     scales = _batch_norm_weights(model)
     parameters = {n: p.abs() for n, p in _parameters(model, groups).items() if n in scales}
     present = _sum_slices(groups, {n: torch.ones_like(p) for n, p in parameters.items()})
-    return np.where(present > 0, _sum_slices(groups, parameters), np.nan)
+    channels = np.where(present > 0, _sum_slices(groups, parameters), np.nan)
+    return np.append(channels, _means(branches, parameters))
 
 
-def random(groups: Groups, seed: int) -> Scores:
+def random(groups: Groups, seed: int, branches: Sequence[Branch] = ()) -> Scores:
     """Uniform scores: the baseline that every criterion must beat."""
-    return np.random.default_rng(seed).random(groups.channels)
+    return np.random.default_rng(seed).random(groups.channels + len(branches))
 
 
 def taylor(
@@ -55,10 +61,12 @@ def taylor(
     groups: Groups,
     batches: Iterator[Batch],
     advance: Callable[[int], None] = lambda _: None,
+    branches: Sequence[Branch] = (),
 ) -> Scores:
     """First-order Taylor: the squared change of the loss when a channel is set to zero, to first
     order, (sum of gradient times weight)^2, averaged over batches (Molchanov et al. 2019,
-    Importance Estimation for Neural Network Pruning, eq. 8 with a channel as the unit).
+    Importance Estimation for Neural Network Pruning, eq. 8 with a channel, or a branch, as the
+    unit).
 
     The loss is the cross-entropy to the labels; without labels that fit the output to the model's
     own predictions; for an output without classes half its squared norm. The network is in eval
@@ -71,7 +79,7 @@ def taylor(
     """
     module = model.module()
     named = {n: p for n, p in module.named_parameters() if p.requires_grad}
-    total = np.zeros(groups.channels)
+    total = np.zeros(groups.channels + len(branches))
     for count, batch in enumerate(batches, 1):
         module.zero_grad()
         try:
@@ -88,7 +96,8 @@ def taylor(
             for n, p in named.items()
             if p.grad is not None and n in groups.trainable
         }
-        total += (_sum_slices(groups, products) ** 2 - total) / count
+        sums = np.append(_sum_slices(groups, products), _sums(branches, products))
+        total += (sums**2 - total) / count
         advance(len(batch.inputs[0]))
     return total
 
@@ -141,6 +150,23 @@ def _sum_slices(groups: Groups, values: dict[str, Tensor]) -> Scores:
         owned = label >= 0
         total += np.bincount(label[owned], line[owned], minlength=groups.channels)
     return total
+
+
+def _own(branch: Branch, values: Mapping[str, Tensor]) -> list[Tensor]:
+    return [values[name].double() for name in sorted(branch.states) if name in values]
+
+
+def _sums(branches: Sequence[Branch], values: Mapping[str, Tensor]) -> Scores:
+    """For each branch, the sum of ``values`` over all that only it owns; NaN where that is
+    nothing."""
+    owned = [_own(branch, values) for branch in branches]
+    return np.array([sum(float(v.sum()) for v in own) if own else np.nan for own in owned])
+
+
+def _means(branches: Sequence[Branch], values: Mapping[str, Tensor]) -> Scores:
+    """As ``_sums``, for each weight."""
+    counts = [sum(v.numel() for v in _own(branch, values)) for branch in branches]
+    return _sums(branches, values) / np.maximum(counts, 1)
 
 
 def _batch_norm_weights(model: Model) -> set[str]:

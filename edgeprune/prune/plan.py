@@ -9,13 +9,14 @@ from math import ceil, gcd, lcm
 
 import numpy as np
 
-from edgeprune.channels import Group, Groups, Totals
+from edgeprune.channels import Branch, Group, Groups, Totals, cut, without
 from edgeprune.channels.groups import Bools
 from edgeprune.errors import InputError, nearest
+from edgeprune.prune.depth import BranchPlan, Depth, Wanted, concentrate
 from edgeprune.prune.importance import Scores
 from edgeprune.recipe import PruneOptions
 
-__all__ = ["GroupPlan", "PrunePlan", "decide"]
+__all__ = ["GroupPlan", "PrunePlan", "decide", "untouched"]
 
 _FLOOR = 0.1
 """Share of a group that a global ranking always leaves, so that no layer becomes a bottleneck."""
@@ -33,24 +34,51 @@ class GroupPlan:
 
 @dataclass(frozen=True)
 class PrunePlan:
-    """The whole decision: widths before and after, the channels that go, the costs that follow."""
+    """The whole decision: widths before and after, the channels and the residual branches that go,
+    the costs that follow."""
 
     importance: str
     groups: tuple[GroupPlan, ...]
     removed: Bools
+    """Channels that are cut out of what stays; those inside of a branch that goes aren't among
+    them."""
     before: Totals
     after: Totals
+    branches: tuple[BranchPlan, ...] | None = None
+    """Every residual branch, where whole ones may go."""
+    gone: tuple[Branch, ...] = ()
+    """The branches that go."""
 
     @property
     def ratio(self) -> float:
         """The share of prunable channels that really goes, after rounding."""
-        return float(self.removed.mean()) if self.removed.size else 0.0
+        gone = sum(group.before - group.after for group in self.groups)
+        return gone / self.removed.size if self.removed.size else 0.0
+
+
+def untouched(groups: Groups, importance: str, options: PruneOptions) -> PrunePlan:
+    """The plan that removes nothing.
+
+    Raises:
+        InputError: An exclusion matches no parameter.
+    """
+    excluded = _excluded(groups, options.exclude)
+    plans = tuple(
+        GroupPlan(group.name, group.size, group.size, "excluded" if group.name in excluded else "")
+        for group in groups.groups
+    )
+    return PrunePlan(importance, plans, groups.keep_all(), groups.totals(), groups.totals())
 
 
 def decide(
-    groups: Groups, scores: Scores, importance: str, options: PruneOptions, multiple: int
+    groups: Groups,
+    scores: Scores,
+    importance: str,
+    options: PruneOptions,
+    multiple: int,
+    depth: Depth | None = None,
 ) -> PrunePlan:
-    """Choose the channels to remove.
+    """Choose the channels to remove, and the branches.
 
     Args:
         groups: The analysis of the model.
@@ -58,33 +86,61 @@ def decide(
         importance: The name of the criterion, for the record.
         options: Ratio, scope and exclusions.
         multiple: Channel counts are rounded to this where the group allows it.
+        depth: The residual branches that may go whole; ``None`` where none may.
 
     Raises:
         InputError: An exclusion matches no parameter.
     """
-    excluded = _excluded(groups, options.exclude)
+    notes = _notes(groups, scores, importance, options.exclude)
+    wanted = _wanted(groups, scores, notes, options)
+    gone: tuple[Branch, ...] = ()
+    branches = None
+    if depth is not None:
+        gone, wanted, branches = concentrate(groups, wanted, depth, options)
+    within = {name: branch.name for branch in gone for name in branch.groups}
     removed = groups.keep_all()
     plans = []
-    survivors = _survivors(groups, scores, excluded, options)
-    for group in groups.groups:
-        own = scores[group.channels]
-        note = ""
-        if group.name in excluded:
-            note = "excluded"
-        elif np.isnan(own).any():
-            note = f"{importance} has no score for it"
-        keep = group.size
+    for group, most in zip(groups.groups, wanted, strict=True):
+        if group.name in within:
+            note = f"goes with the branch {within[group.name]}"
+            plans.append(GroupPlan(group.name, group.size, 0, note))
+            continue
+        keep, note = group.size, notes.get(group.name, "")
         if not note:
-            wanted = group.size * (1 - options.ratio)
-            if survivors is not None:
-                wanted = max(int(survivors[group.channels].sum()), ceil(_FLOOR * group.size))
             step = _step(groups, group, multiple)
-            keep = _rounded(wanted, group.size, step)
+            keep = _rounded(float(most), group.size, step)
             note = "" if keep % step == 0 else f"{group.size} channels don't divide by {step}"
-        order = np.argsort(own, kind="stable")
+        order = np.argsort(scores[group.channels], kind="stable")
         removed[group.channels[order[: group.size - keep]]] = True
         plans.append(GroupPlan(group.name, group.size, keep, note))
-    return PrunePlan(importance, tuple(plans), removed, groups.totals(), groups.totals(removed))
+    after = groups.totals(removed)
+    if depth is not None and gone:
+        after = without(groups, cut(depth.model, groups, gone)).totals(removed)
+    return PrunePlan(importance, tuple(plans), removed, groups.totals(), after, branches, gone)
+
+
+def _notes(
+    groups: Groups, scores: Scores, importance: str, exclude: tuple[str, ...]
+) -> dict[str, str]:
+    """The groups that stay whole, and why."""
+    excluded = _excluded(groups, exclude)
+    unscored = {g.name for g in groups.groups if np.isnan(scores[g.channels]).any()}
+    return dict.fromkeys(unscored, f"{importance} has no score for it") | dict.fromkeys(
+        excluded, "excluded"
+    )
+
+
+def _wanted(groups: Groups, scores: Scores, notes: dict[str, str], options: PruneOptions) -> Wanted:
+    """How many channels of each group are to stay, before rounding."""
+    excluded = {name for name, note in notes.items() if note == "excluded"}
+    survivors = _survivors(groups, scores, excluded, options)
+    wanted = []
+    for group in groups.groups:
+        most = group.size * (1 - options.ratio)
+        if survivors is not None:
+            most = max(int(survivors[group.channels].sum()), ceil(_FLOOR * group.size))
+        wanted.append(group.size if group.name in notes else most)
+    return np.array(wanted, np.float64)
 
 
 def _relative(scores: Scores) -> Scores:

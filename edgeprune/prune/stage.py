@@ -3,17 +3,19 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from time import perf_counter
 from typing import Any
 
-from edgeprune.channels import Groups, analyse, apply
+from edgeprune.channels import Branch, Groups, analyse, apply, find_branches
 from edgeprune.context import Context
 from edgeprune.data import Data
 from edgeprune.errors import InputError
 from edgeprune.figure import counted
 from edgeprune.model import Event, Model
 from edgeprune.prune import importance
-from edgeprune.prune.plan import PrunePlan, decide
+from edgeprune.prune.depth import Depth
+from edgeprune.prune.plan import PrunePlan, decide, untouched
 from edgeprune.recipe import Importance, PruneOptions
 from edgeprune.report.schema import StageReport
 
@@ -24,7 +26,8 @@ _BATCH = 32
 
 
 def prune(model: Model, options: PruneOptions, context: Context) -> tuple[Model, StageReport]:
-    """Remove the least important channels of ``model`` for real.
+    """Remove the least important channels of ``model`` for real, and whole residual branches where
+    ``options.allow_depth`` says so.
 
     Raises:
         InputError: An option doesn't fit the model or the data.
@@ -35,9 +38,9 @@ def prune(model: Model, options: PruneOptions, context: Context) -> tuple[Model,
     event = Event(
         "prune",
         options.model_dump(mode="json") | {"importance": decision.importance},
-        {"channels": {g.name: [g.before, g.after] for g in decision.groups}},
+        _facts(decision),
     )
-    pruned = apply(model, groups, decision.removed, event)
+    pruned = apply(model, groups, decision.removed, event, decision.gone)
     report = StageReport(
         stage="prune",
         seconds=perf_counter() - start,
@@ -60,13 +63,12 @@ def plan(model: Model, options: PruneOptions, context: Context) -> PrunePlan:
 def _plan(model: Model, groups: Groups, options: PruneOptions, context: Context) -> PrunePlan:
     name = _criterion(model, options, context)
     if options.ratio == 0:
-        scores = importance.random(groups, context.seed)
-    else:
-        scores = _scores(name, model, groups, options, context)
+        return untouched(groups, name, options)
+    branches = find_branches(model, groups) if options.allow_depth else ()
+    scores = _scores(name, model, groups, branches, options, context)
+    depth = Depth(model, branches, scores[groups.channels :]) if options.allow_depth else None
     multiple = options.multiple or context.target.channel_multiple
-    if options.ratio == 0:
-        multiple = 1
-    return decide(groups, scores, name, options, multiple)
+    return decide(groups, scores[: groups.channels], name, options, multiple, depth)
 
 
 def _criterion(model: Model, options: PruneOptions, context: Context) -> Importance:
@@ -82,14 +84,20 @@ def _few(model: Model, options: PruneOptions, data: Data) -> bool:
 
 
 def _scores(
-    name: Importance, model: Model, groups: Groups, options: PruneOptions, context: Context
+    name: Importance,
+    model: Model,
+    groups: Groups,
+    branches: tuple[Branch, ...],
+    options: PruneOptions,
+    context: Context,
 ) -> importance.Scores:
+    """One for each channel, then one for each branch."""
     if name in ("l1", "l2"):
-        return importance.magnitude(model, groups, 1 if name == "l1" else 2)
+        return importance.magnitude(model, groups, 1 if name == "l1" else 2, branches)
     if name == "bn-scale":
-        return importance.batch_norm_scale(model, groups)
+        return importance.batch_norm_scale(model, groups, branches)
     if name == "random":
-        return importance.random(groups, context.seed)
+        return importance.random(groups, context.seed, branches)
     if context.data is None:
         raise InputError("importance 'taylor' needs --data; without data use l1, l2 or bn-scale")
     if _few(model, options, context.data):
@@ -103,15 +111,17 @@ def _scores(
         batches = (b for b in batches if len(b.inputs[0]) == batch)
     total = min(options.samples, context.data.sizes["train"])
     with context.progress.bar("prune: importance", total) as bar:
-        return importance.taylor(model, groups, batches, bar.advance)
+        return importance.taylor(model, groups, batches, bar.advance, branches)
 
 
 def _notes(groups: Groups, decision: PrunePlan, options: PruneOptions) -> tuple[str, ...]:
-    notes = [f"{g.name}: {g.note}" for g in decision.groups if g.note]
+    notes = [f"{g.name}: {g.note}" for g in decision.groups if g.note and g.after]
     if not groups.groups:
         notes.append("no channel of this model can be pruned; `edgeprune inspect` says why")
-    elif options.ratio and not decision.removed.any():
+    elif options.ratio and not decision.removed.any() and not decision.gone:
         notes.append("the ratio is too small for the channel multiple: nothing was removed")
+    if options.allow_depth:
+        notes.append(_depth_note(decision))
     renormalised = [g.name for g in groups.groups if g.renormalises]
     if renormalised:
         notes.append(
@@ -121,8 +131,32 @@ def _notes(groups: Groups, decision: PrunePlan, options: PruneOptions) -> tuple[
     return tuple(notes)
 
 
+def _facts(decision: PrunePlan) -> dict[str, Any]:
+    facts: dict[str, Any] = {"channels": {g.name: [g.before, g.after] for g in decision.groups}}
+    if decision.gone:
+        facts["branches"] = [plan.name for plan in decision.branches or () if plan.goes]
+    return facts
+
+
+def _depth_note(decision: PrunePlan) -> str:
+    plans = decision.branches
+    if plans is None:
+        return "--allow-depth: ratio 0 removes no residual branch"
+    if not plans:
+        return "--allow-depth: this model has no residual branch that could go whole"
+    gone = [plan.name for plan in plans if plan.goes]
+    if gone:
+        return f"{len(gone)} of {len(plans)} residual branches go whole: {', '.join(gone)}"
+    staying = {plan.note for plan in plans if plan.note}
+    why = f" ({'; '.join(sorted(staying))})" if staying else ""
+    return (
+        f"--allow-depth: none of {len(plans)} residual branches goes: the ratio takes less from "
+        f"each set of alike ones than one of them holds{why}"
+    )
+
+
 def _details(groups: Groups, decision: PrunePlan) -> dict[str, Any]:
-    return {
+    details: dict[str, Any] = {
         "importance": decision.importance,
         "groups": [
             {"name": p.name, "before": p.before, "after": p.after, "members": len(g.members)}
@@ -132,3 +166,6 @@ def _details(groups: Groups, decision: PrunePlan) -> dict[str, Any]:
             {"name": f.name, "dim": f.dim, "size": f.size, "cause": f.cause} for f in groups.frozen
         ],
     }
+    if decision.branches is not None:
+        details["branches"] = [asdict(plan) for plan in decision.branches]
+    return details

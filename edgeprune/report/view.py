@@ -322,12 +322,19 @@ def _layers(stage: StageReport) -> list[str]:
     cut = [
         group
         for group in stage.details.get("groups", ())
-        if {"name", "before", "after"} <= set(group) and group["after"] < group["before"]
+        if {"name", "before", "after"} <= set(group) and 0 < group["after"] < group["before"]
     ]
     if cut:
         cut.sort(key=lambda group: (group["after"] / group["before"], group["name"]))
         named = [f"{g['name']} {g['before']} to {g['after']}" for g in cut[:3]]
         lines.append(f"{stage.stage}: {len(cut)} groups lost channels, most {', '.join(named)}.")
+    branches = [b for b in stage.details.get("branches", ()) if {"name", "goes"} <= set(b)]
+    if branches:
+        gone = [b["name"] for b in branches if b["goes"]]
+        which = f": {', '.join(gone)}" if gone else ""
+        lines.append(
+            f"{stage.stage}: {len(gone)} of {len(branches)} residual branches went{which}."
+        )
     layers = [layer for layer in stage.details.get("layers", ()) if layer.get("own_db") is not None]
     if layers:
         layers.sort(key=lambda layer: (layer["own_db"], layer["layer"]))
