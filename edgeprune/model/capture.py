@@ -15,7 +15,7 @@ from torch.utils._sympy.numbers import int_oo
 from edgeprune.errors import EdgepruneError, ModelError
 from edgeprune.model.carrier import Event, Input, Model
 from edgeprune.model.inline import inline, is_wrapped
-from edgeprune.model.program import flatten, is_flat, own, quietly, reason, tensors, unlift
+from edgeprune.model.program import flatten, is_flat, own, quietly, reason, swept, tensors, unlift
 from edgeprune.model.shapes import batched, resized, zeros
 from edgeprune.recipe import Numerics
 
@@ -129,7 +129,7 @@ def _export(module: nn.Module, example: tuple[Tensor, ...], want: _Try) -> Expor
         program = export_once(plain, resized(example, want.batch), want.dim)
     if not tensors(program, outputs=True):
         raise TypeError("the model returns no tensor")
-    program = own(program)
+    program = swept(own(program))
     if want.dim is not None:
         _prove_dynamic(program, example)
     return program

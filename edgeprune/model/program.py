@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Handling of one ``torch.export`` program: as a runnable module, flat, owned and tidy."""
 
+import copy
 import io
 import logging
 import re
@@ -16,7 +17,19 @@ from torch.export import ExportedProgram
 from torch.fx.graph import CodeGen
 from torch.utils import _pytree as pytree
 
-__all__ = ["flatten", "identity", "is_flat", "own", "quietly", "reason", "tensors", "unlift"]
+__all__ = [
+    "copied",
+    "flatten",
+    "identity",
+    "is_flat",
+    "own",
+    "quietly",
+    "reason",
+    "swept",
+    "tensors",
+    "tidied",
+    "unlift",
+]
 
 _LOCAL = ("stack_trace", "from_node")
 """Node metadata that tells files and lines of this machine, and grows with each export."""
@@ -113,12 +126,49 @@ def own(program: ExportedProgram) -> ExportedProgram:
         program.example_inputs = pytree.tree_map_only(
             Tensor, torch.zeros_like, program.example_inputs
         )
+    return tidied(program)
+
+
+def tidied(program: ExportedProgram) -> ExportedProgram:
+    """Take away, in place, the metadata that names local files or asks for checks; returns it."""
     program._guards_code = []  # Python text that torch would run; our modules check nothing.
     for part in program.graph_module.modules():
         if isinstance(part, torch.fx.GraphModule):
             for node in part.graph.nodes:
                 _tidy(node.meta)
     return program
+
+
+def swept(program: ExportedProgram) -> ExportedProgram:
+    """Take out, in place, nodes that neither an output nor a write needs; returns it.
+
+    A layer that nothing uses would else count in every figure, and checks of types and devices
+    would keep it alive.
+    """
+    program.graph.eliminate_dead_code(is_impure_node=_acts)
+    program.graph_module.recompile()
+    return program
+
+
+def _acts(node: torch.fx.Node) -> bool:
+    """Whether a node does something besides its value."""
+    if node.op != "call_function":
+        return node.op != "get_attr"
+    if isinstance(node.target, torch._ops.OpOverload):
+        return bool(node.target._schema.is_mutable)
+    return isinstance(node.target, torch._ops.HigherOrderOperator)
+
+
+def copied(program: ExportedProgram) -> torch.fx.Graph:
+    """A copy of the program's graph, each node under its own name.
+
+    ``deepcopy`` renames what is called like a word of Python: ``input`` of a bare nn.Sequential.
+    """
+    graph: torch.fx.Graph = copy.deepcopy(program.graph)
+    for mine, theirs in zip(graph.nodes, program.graph.nodes, strict=True):
+        if mine.name != theirs.name:  # a look through a table that setting a name costs
+            mine.name = theirs.name
+    return graph
 
 
 def _tidy(meta: dict[str, Any]) -> None:

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """A model as one file, and back."""
 
-import copy
 import io
 import json
 import os
@@ -15,7 +14,7 @@ from torch.export import ExportedProgram
 from edgeprune.errors import ModelError, OutputError
 from edgeprune.model.archive import MARK, open_archive
 from edgeprune.model.carrier import Event, Input, Model
-from edgeprune.model.program import own, quietly
+from edgeprune.model.program import copied, own, quietly, swept
 from edgeprune.recipe import NUMERICS
 
 __all__ = ["from_archive", "read", "save"]
@@ -79,7 +78,7 @@ def from_archive(program: ExportedProgram, about: str, path: Path) -> Model:
         history = tuple(Event(**entry) for entry in table["history"])
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ModelError(f"{path}: {MARK} inside is damaged: {error}") from None
-    return Model(own(program), inputs, history, table["numerics"])
+    return Model(swept(own(program)), inputs, history, table["numerics"])
 
 
 def _input(entry: dict[str, Any]) -> Input:
@@ -95,13 +94,9 @@ def _dtype_name(dtype: torch.dtype) -> str:
 
 def _clean(program: ExportedProgram) -> ExportedProgram:
     """A copy without anything of this machine, its tensors each alone in their memory."""
-    graph = copy.deepcopy(program.graph)
-    # The copy renames what is called like a word of Python: ``input`` of a bare nn.Sequential.
-    for mine, theirs in zip(graph.nodes, program.graph.nodes, strict=True):
-        mine.name = theirs.name
     shadow = ExportedProgram(
         root=program.graph_module,
-        graph=graph,
+        graph=copied(program),
         graph_signature=program.graph_signature,
         state_dict=dict(program.state_dict),
         range_constraints=dict(program.range_constraints),

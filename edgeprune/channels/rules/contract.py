@@ -27,11 +27,11 @@ def linear(op: Op) -> Value:
 
 def convolution(op: Op) -> Value:
     """Convolution, plain or transposed, in one to three dimensions, with groups."""
-    x, weight = op.dims(op.argument("input")), op.dims(op.argument("weight"))
+    x, weight = op.dims(op.argument("input")), _known(op, op.argument("weight"))
     groups = op.argument("groups", 1)
     transposed = op.name.startswith("conv_transpose") or bool(op.argument("transposed", False))
-    for axis in weight[2:]:
-        op.freeze(axis, "kernel")
+    for kernel in weight[2:]:
+        op.freeze(kernel, "kernel")
     rank = len(weight) - 2
     place = len(x) - rank - 1
     for axis in x[place + 1 :]:
@@ -44,14 +44,23 @@ def convolution(op: Op) -> Value:
     return (*x[:place], out, *(None,) * rank)
 
 
-def _grouped(op: Op, x: Axis | None, weight: Dims, groups: int, transposed: bool) -> Axis | None:
+def _known(op: Op, node: Any) -> list[Axis]:
+    """The dimensions of a weight, those that no parameter owns with atoms that stay."""
+    known = []
+    for axis, size in zip(op.dims(node), op.shape(node), strict=True):
+        fixed = op.atoms.fresh(size) if axis is None else None
+        op.freeze(fixed, "a weight of fixed size")
+        known += [a for a in (axis, fixed) if a is not None]
+    return known
+
+
+def _grouped(
+    op: Op, x: Axis | None, weight: list[Axis], groups: int, transposed: bool
+) -> Axis | None:
     rows, columns = weight[0], weight[1]
     if groups == 1:
         op.glue(x, rows if transposed else columns)
         return columns if transposed else rows
-    if rows is None or columns is None:
-        op.freeze(x, "grouped convolution with untracked weights")
-        return None
     inputs = op.shape(op.argument("input"))[-(len(weight) - 1)]
     if inputs == groups:
         return _depthwise(op, x, rows, columns, transposed)
@@ -142,6 +151,16 @@ def _matmul(op: Op, a: Any, b: Any) -> Value:
     op.product(prod(op.sizes()) * op.sizes(a)[-1], left[-2], right[-1], inner, *heads)
     ends = (() if row else (left[-2],), () if column else (right[-1],))
     return (*batch, *ends[0], *ends[1])
+
+
+def experts(op: Op) -> Value:
+    """Each row of the input by the matrix of its own expert, ``(experts, in, out)``."""
+    x, weight = op.dims(op.node.args[0]), op.dims(op.node.args[1])
+    op.freeze(weight[0], "looked up by value")
+    op.glue(x[-1], weight[1])
+    rows, columns = op.source, weight[1]
+    op.product(prod(op.sizes()) * op.sizes(rows)[-1], columns, weight[2])
+    return (*x[:-1], weight[2])
 
 
 def outer(op: Op) -> Value:
@@ -278,6 +297,7 @@ RULES: dict[str, Rule] = {
     "addmm": addmm,
     "baddbmm": addmm,
     "addmv": addmm,
+    **dict.fromkeys(["grouped_mm_fallback", "_grouped_mm"], experts),
     "outer": outer,
     "ger": outer,
     "bilinear": bilinear,

@@ -187,7 +187,9 @@ def repeat_interleave(op: Op) -> Value:
     if place is None or not isinstance(times, int):
         raise ValueError("counts by value")
     axis = dims[place]
-    dims[place] = None if axis is None else np.repeat(axis, times)
+    if axis is not None:
+        dims[place] = np.repeat(axis, times)
+        op.edit(lambda node, _: node.update_kwarg("output_size", None))
     return tuple(dims)
 
 
