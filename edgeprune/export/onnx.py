@@ -22,6 +22,7 @@ from edgeprune.export.onnx_passes import (
     fold_pads,
     integer_bias,
     pad_integers,
+    torch_gates,
 )
 from edgeprune.export.onnx_tidy import finish, name_layers
 from edgeprune.export.onnx_weights import (
@@ -94,6 +95,7 @@ def write_onnx(
 
 def _reduce(proto: ModelProto, model: Model, activations: Literal["uint8", "int8"]) -> ModelProto:
     """The passes of each numerics, in order."""
+    torch_gates(proto)
     clean(proto)
     name_layers(proto)
     if model.numerics == "int8":

@@ -25,6 +25,7 @@ __all__ = [
     "integer_bias",
     "pad_integers",
     "sort_nodes",
+    "torch_gates",
 ]
 
 _QUANTIZERS = ("QuantizeLinear", "DequantizeLinear")
@@ -201,6 +202,17 @@ def _reads(node: NodeProto) -> set[str]:
     alone = GraphProto(node=[node])
     results = (o.name for graph in all_graphs(alone) for o in graph.output)
     return {*results, *(name for inner in all_nodes(alone) for name in inner.input)}
+
+
+def torch_gates(model: ModelProto) -> None:
+    """Say of each GRU that its candidate state is reset after the product, as torch's is.
+
+    The translation gives the weights in that form (``r * (W h + b)``) and leaves the operator at
+    its default, the other one.
+    """
+    for node in all_nodes(model.graph):
+        if node.op_type == "GRU" and all(a.name != "linear_before_reset" for a in node.attribute):
+            node.attribute.append(helper.make_attribute("linear_before_reset", 1))
 
 
 def clean(model: ModelProto) -> None:

@@ -22,6 +22,7 @@ from edgeprune.export.flatbuffer import Graph, Tensor, load, pack, view
 from edgeprune.export.names import is_image, output_names
 from edgeprune.export.quiet import quiet
 from edgeprune.export.reduce import MODES, reduce, storage_notes
+from edgeprune.export.tflite_graph import repeat_by_cat
 from edgeprune.model import Input, Model
 
 __all__ = ["check_biases", "write_tflite"]
@@ -144,7 +145,9 @@ def _convert(model: Model, batch: int) -> bytes:
             import litert_torch
     except ImportError:
         raise MissingExtra("litert-torch", "compress") from None
-    entry = _Entry(model.module(), model)
+    module = model.module()
+    repeat_by_cat(module)
+    entry = _Entry(module, model)
     example = {i.name: _example(i, batch) for i in model.inputs}
     with quiet() as output:
         try:

@@ -423,3 +423,25 @@ def test_nothing_is_printed(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -
     for numerics in ("int8", "int8-dynamic", "fp16"):
         write(reduced("digits", numerics)[0], tmp_path / "model.onnx", 1)
     assert capfd.readouterr() == ("", "")
+
+
+class Gated(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.gru = nn.GRU(6, 10, batch_first=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.gru(x)[0]
+
+
+def test_a_gru_resets_after_the_product_as_torch_does(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    module, x = Gated().eval(), torch.randn(1, 5, 6)
+    for parameter in module.parameters():
+        nn.init.normal_(parameter)
+    model, _ = capture(module, (torch.randn(2, 5, 6),), event=Event("capture"))
+    path = tmp_path / "gru.onnx"
+    write_onnx(model, path, opset=17, batch=1, activations="uint8")
+    session = onnxruntime.InferenceSession(path.read_bytes())
+    (out,) = session.run(None, {session.get_inputs()[0].name: x.numpy()})
+    np.testing.assert_allclose(out, module(x).detach().numpy(), rtol=1e-4, atol=1e-5)

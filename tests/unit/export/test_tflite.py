@@ -172,3 +172,32 @@ def test_another_process_writes_the_same_bytes_and_is_silent(lite, tmp_path):
         names = [t.name for t in flatbuffer.load(content, "m").subgraphs[0].tensors]
         assert not any(word in name for name in names for word in (b"/", b".py", b"edgeprune"))
         assert str(root).encode() not in content
+
+
+class OneHead(nn.Module):
+    """Attention in which all query heads share one head of keys and values."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.q, self.k, self.v = nn.Linear(32, 16), nn.Linear(32, 8), nn.Linear(32, 8)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        b, n, _ = x.shape
+        q = self.q(x).view(b, n, 2, 8).transpose(1, 2)
+        k, v = (
+            layer(x).view(b, n, 1, 8).transpose(1, 2)[:, :, None]
+            .expand(-1, 1, 2, n, 8).reshape(b, 2, n, 8)
+            for layer in (self.k, self.v)
+        )  # fmt: skip
+        return nn.functional.scaled_dot_product_attention(q, k, v)
+
+
+def test_one_head_that_serves_all_queries_is_repeated_rightly(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model, _ = capture(OneHead().eval(), (torch.randn(2, 12, 32),), event=Event("capture"))
+    path = tmp_path / "one.tflite"
+    write_tflite(model, path, batch=1)
+    figures, _ = check(
+        path, model, random_batches(model, 4, seed=2), inputs="random", name="one.tflite"
+    )
+    assert figures.sqnr_db is None or figures.sqnr_db > 110

@@ -1,0 +1,49 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Edits of a graph before litert-torch sees it; none changes what it computes."""
+
+from __future__ import annotations
+
+import torch
+from torch.fx import GraphModule, Node
+
+__all__ = ["repeat_by_cat"]
+
+_VIEWS = {
+    torch.ops.aten.view.default,
+    torch.ops.aten.reshape.default,
+    torch.ops.aten._unsafe_view.default,
+}
+
+
+def repeat_by_cat(module: GraphModule) -> None:
+    """Write the repetition of a single head as a concatenation, in place.
+
+    Where one key-value head serves all query heads, ``(batch, 1, 1, n, d)`` is expanded to
+    ``(batch, 1, heads, n, d)`` and reshaped; the converter (litert-torch 0.10) then takes the
+    transposition of the keys that follows for another reshape, and the file is wrong.
+    """
+    expand = torch.ops.aten.expand.default
+    for node in module.graph.find_nodes(op="call_function", target=expand):
+        place = _single(node)
+        if place is None:
+            continue
+        with module.graph.inserting_before(node):
+            copies = [node.args[0]] * node.meta["val"].shape[place]
+            new = module.graph.call_function(torch.ops.aten.cat.default, (copies, place))
+        new.meta["val"] = node.meta["val"]
+        node.replace_all_uses_with(new)
+        module.graph.erase_node(node)
+    module.recompile()
+
+
+def _single(node: Node) -> int | None:
+    """The dimension that ``node`` repeats, where it is one behind another of size one."""
+    source = node.args[0]
+    if not isinstance(source, Node) or not all(user.target in _VIEWS for user in node.users):
+        return None
+    before, after = source.meta["val"].shape, node.meta["val"].shape
+    if len(before) != len(after):
+        return None
+    grown = [i for i in range(1, len(after)) if before[i] == 1 and after[i] != 1]
+    fits = len(grown) == 1 and grown[0] > 1 and before[grown[0] - 1] == 1
+    return grown[0] if fits and isinstance(after[grown[0]], int) else None
