@@ -13,7 +13,8 @@ from torch.fx import Graph, GraphModule
 from edgeprune.channels.atoms import Axis
 from edgeprune.channels.branches import Branch, Cut, cut, without
 from edgeprune.channels.groups import Bools, Groups
-from edgeprune.model import Event, Model, recapture
+from edgeprune.model import Event, Model, rebuild
+from edgeprune.model.program import identity
 
 __all__ = ["apply", "masked"]
 
@@ -36,21 +37,18 @@ def apply(
         return model.evolve(model.program, event)
     lost = cut(model, groups, branches)
     groups = without(groups, lost)
-    module = model.module()
-    _take_out(module.graph, branches, lost)
-    _forget(module, lost.states)
     gone = groups.gone(removed)
-    _shrink(module, groups, gone)
 
     def kept(axis: Axis) -> int:
-        return int((~gone[axis]).sum())
+        return int(axis.size - np.count_nonzero(gone[axis]))
 
-    nodes = {node.name: node for node in module.graph.nodes}
-    for edit in groups.walk.edits:
-        edit.change(nodes[edit.node], kept)
-    module.graph.lint()
-    module.recompile()
-    return recapture(model, module, event)
+    def change(graph: Graph) -> None:
+        _take_out(graph, branches, lost)
+        nodes = {node.name: node for node in graph.nodes}
+        for edit in groups.walk.edits:
+            edit.change(nodes[edit.node], kept)
+
+    return rebuild(model, _shrunk(model, groups, gone), change, event, lost.states)
 
 
 def check(groups: Groups, removed: Bools, branches: Sequence[Branch] = ()) -> None:
@@ -72,11 +70,12 @@ def masked(
     in place of ``branches``: what the pruned one must compute, where nothing renormalises."""
     module = model.module()
     gone = groups.gone(removed)
+    divisors = _divisors(module)
     with torch.no_grad():
         for name, dims in groups.walk.states.items():
             tensor = _state(module, name)
             for dim, axis in enumerate(dims):
-                if axis is not None and gone[axis].any() and not name.endswith("running_var"):
+                if axis is not None and gone[axis].any() and name not in divisors:
                     tensor.index_fill_(dim, torch.from_numpy(np.flatnonzero(gone[axis])), 0)
     nodes = {node.name: node for node in module.graph.nodes}
     for branch in branches:
@@ -88,6 +87,15 @@ def masked(
     module.graph.lint()
     module.recompile()
     return module
+
+
+def _divisors(module: GraphModule) -> set[str]:
+    """State by whose size its channel is divided, so that a zero of it would give none: variances,
+    and the directions of weight norm. What they are multiplied with is zero."""
+    variances = {name for name, _ in module.named_buffers() if name.endswith("running_var")}
+    normed = torch.ops.aten._weight_norm.default
+    calls = module.graph.find_nodes(op="call_function", target=normed)
+    return variances | {str(node.args[0].target) for node in calls}
 
 
 def _take_out(graph: Graph, branches: Iterable[Branch], lost: Cut) -> None:
@@ -111,42 +119,21 @@ def _take_out(graph: Graph, branches: Iterable[Branch], lost: Cut) -> None:
             graph.erase_node(node)
 
 
-def _forget(module: GraphModule, states: Iterable[str]) -> None:
-    """Take away parameters and buffers that nothing uses, and what fetches them."""
-    for node in module.graph.find_nodes(op="get_attr"):
-        if not node.users and str(node.target) in states:
-            module.graph.erase_node(node)
-    for name in states:
-        owner, leaf = _owner(module, name)
-        if hasattr(owner, leaf):
-            delattr(owner, leaf)
-
-
-def _shrink(module: GraphModule, groups: Groups, gone: Bools) -> None:
-    """Cut the tensors; names that share one tensor go on sharing the smaller one."""
-    aliases = _aliases(module)
+def _shrunk(model: Model, groups: Groups, gone: Bools) -> dict[str, Tensor]:
+    """The tensors that lose indices, cut; names that share one tensor share the smaller one."""
+    stored = {**model.program.state_dict, **model.program.constants}
+    aliases: dict[object, list[str]] = {}
+    for name, value in stored.items():
+        if isinstance(value, Tensor):
+            aliases.setdefault(identity(value), []).append(name)
+    found: dict[str, Tensor] = {}
     for name, dims in groups.walk.states.items():
-        tensor = _state(module, name)
-        small: Tensor = tensor.detach()
+        small: Tensor = stored[name].detach()
         for dim, axis in enumerate(dims):
-            if axis is not None and gone[axis].any():
-                small = small.index_select(dim, torch.from_numpy(np.flatnonzero(~gone[axis])))
-        if small.shape == tensor.shape:
-            continue
-        new = (
-            nn.Parameter(small, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else small
-        )
-        for alias in aliases.get(id(tensor), [name]):
-            _assign(module, alias, new)
-
-
-def _aliases(module: GraphModule) -> dict[int, list[str]]:
-    found: dict[int, list[str]] = {}
-    for name, tensor in (
-        *module.named_parameters(remove_duplicate=False),
-        *module.named_buffers(remove_duplicate=False),
-    ):
-        found.setdefault(id(tensor), []).append(name)
+            if axis is not None and (away := gone[axis]).any():
+                small = small.index_select(dim, torch.from_numpy(np.flatnonzero(~away)))
+        if small.shape != stored[name].shape:
+            found |= dict.fromkeys(aliases[identity(stored[name])], small)
     return found
 
 
@@ -160,8 +147,3 @@ def _state(module: GraphModule, name: str) -> Tensor:
     tensor = getattr(owner, leaf)
     assert isinstance(tensor, Tensor)
     return tensor
-
-
-def _assign(module: GraphModule, name: str, tensor: Tensor) -> None:
-    owner, leaf = _owner(module, name)
-    setattr(owner, leaf, tensor)

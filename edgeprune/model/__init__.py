@@ -5,6 +5,7 @@ from edgeprune.model.capture import capture, recapture
 from edgeprune.model.carrier import Event, Input, Model
 from edgeprune.model.load import Loaded, load
 from edgeprune.model.mode import set_training
+from edgeprune.model.rebuild import rebuild
 from edgeprune.model.run import parameters, runner, state_bytes
 from edgeprune.model.shapes import InputShape, parse_shape
 from edgeprune.model.store import read, save
@@ -20,6 +21,7 @@ __all__ = [
     "parameters",
     "parse_shape",
     "read",
+    "rebuild",
     "recapture",
     "runner",
     "save",
