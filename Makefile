@@ -13,12 +13,13 @@ TORCH := $(shell sed -n 's/^ *"\(torch==[^"]*\)".*/\1/p' pyproject.toml)
 export OMP_NUM_THREADS ?= 1
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: help setup demo test check fmt golden clean
+.PHONY: help setup demo test test-architectures check fmt golden clean
 .DELETE_ON_ERROR:
 
 help:
 	@echo 'make demo    train a small network on digits, compress it for rpi4 and stm32h7 (minutes)'
-	@echo 'make test    all tests'
+	@echo 'make test    all tests but the slow ones'
+	@echo 'make test-architectures   the slow ones: each of tests/architectures trained, saved, exported'
 	@echo 'make check   lint, format, types, import rules'
 	@echo 'make setup   only the environment, in $(VENV); the others do it by themselves'
 	@echo 'make fmt     format the code;  make golden  rewrite tests/golden;  make clean'
@@ -41,6 +42,9 @@ demo: setup
 
 test: setup
 	$(BIN)/python -m pytest -q -n 2
+
+test-architectures: setup
+	$(BIN)/python -m pytest -q -n 2 -m slow
 
 check: setup
 	$(BIN)/ruff check .

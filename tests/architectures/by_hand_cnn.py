@@ -468,7 +468,9 @@ CLASSIFIERS = (
     _classifier("res2net", _down(32), _keep(Res2), _keep(Res2)),
     _classifier("densenet", _dense, _dense),
     _classifier("squeezenet", _fire, _fire),
-    _classifier("nfnet", _to(StandardisedConv, 32), _keep(NormalizerFree), _keep(NormalizerFree)),
+    _classifier(
+        "nfnet", _to(StandardisedConv, 32), *[_keep(NormalizerFree)] * 2, _to(StandardisedConv, 40)
+    ),
     _classifier("bit", _down(32), _keep(BigTransfer)),
     _classifier("mobilenet-v3", _keep(InvertedResidual), _down(24), _keep(InvertedResidual)),
     _classifier("inception", _inception, _inception),

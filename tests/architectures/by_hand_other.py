@@ -175,7 +175,7 @@ class Temporal(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        widths = (8, 16, 24, 24)
+        widths = (8, 16, 24, 24, 32)
         self.convs = nn.ModuleList()
         self.skips = nn.ModuleList()
         for i, (a, b) in enumerate(itertools.pairwise(widths)):
@@ -183,7 +183,7 @@ class Temporal(nn.Module):
                 parametrizations.weight_norm(nn.Conv1d(a, b, 3, padding=2 * 2**i, dilation=2**i))
             )
             self.skips.append(nn.Conv1d(a, b, 1) if a != b else nn.Identity())
-        self.head = nn.Linear(24, 5)
+        self.head = nn.Linear(32, 5)
 
     def forward(self, x: Tensor) -> Tensor:
         length = x.shape[2]

@@ -72,7 +72,9 @@ def _mobilevit() -> nn.Module:
 
 
 def _mobilenet1() -> nn.Module:
-    config = hub.MobileNetV1Config(image_size=64, depth_multiplier=0.25)
+    config = hub.MobileNetV1Config(
+        image_size=64, depth_multiplier=0.25, classifier_dropout_prob=0.1
+    )
     return hub.MobileNetV1ForImageClassification(config)
 
 
@@ -95,7 +97,11 @@ def _regnet() -> nn.Module:
 
 def _efficientnet() -> nn.Module:
     config = hub.EfficientNetConfig(
-        width_coefficient=0.5, depth_coefficient=0.5, image_size=64, hidden_dim=640
+        width_coefficient=0.5,
+        depth_coefficient=0.5,
+        image_size=64,
+        hidden_dim=640,
+        dropout_rate=0.1,
     )
     return hub.EfficientNetForImageClassification(config)
 
