@@ -48,6 +48,10 @@ class PruneOptions(Config):
     exclude: tuple[str, ...] = ()
     """Parameters (shell patterns over their names) whose channels all stay, and so do the residual
     branches that use them."""
+    attention: Literal["heads", "head_dim"] = "heads"
+    """In attention: whole heads go, or the same positions of each head's width."""
+    grouped: Literal["channels", "groups"] = "channels"
+    """In grouped convolutions: the same positions of each group go, or whole groups."""
     allow_depth: bool = False
     """Whole residual branches may go, least important first, in place of channels inside all of
     them; the ratio stays what it is."""

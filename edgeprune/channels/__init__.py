@@ -32,6 +32,7 @@ group ``renormalises``.
 
 from edgeprune.channels.branches import Branch, cut, find_branches, without
 from edgeprune.channels.groups import Frozen, Group, Groups, Totals, analyse
+from edgeprune.channels.policy import Policy
 from edgeprune.channels.surgery import apply, masked
 from edgeprune.model import Model
 
@@ -40,6 +41,7 @@ __all__ = [
     "Frozen",
     "Group",
     "Groups",
+    "Policy",
     "Totals",
     "analyse",
     "apply",

@@ -99,6 +99,8 @@ def prune_changes(
     scope: str | None,
     multiple: int | None,
     exclude: list[str] | None,
+    attention: str | None,
+    grouped: str | None,
     allow_depth: bool,
 ) -> dict[str, Any]:
     """The pruning options as changes of a recipe."""
@@ -108,6 +110,8 @@ def prune_changes(
         "prune.scope": scope,
         "prune.multiple": multiple,
         "prune.exclude": exclude or None,
+        "prune.attention": attention,
+        "prune.grouped": grouped,
         "prune.allow_depth": allow_depth or None,
     }
 

@@ -122,6 +122,8 @@ def compress(
     scope: opt.ScopeOption = None,
     multiple: opt.MultipleOption = None,
     exclude: opt.ExcludeOption = None,
+    attention: opt.AttentionOption = None,
+    grouped: opt.GroupedOption = None,
     allow_depth: opt.AllowDepthOption = False,
     epochs: opt.EpochsOption = None,
     lr: opt.LrOption = None,
@@ -156,7 +158,9 @@ def compress(
         recipe,
         {
             "seed": seed,
-            **asked.prune_changes(ratio, importance, scope, multiple, exclude, allow_depth),
+            **asked.prune_changes(
+                ratio, importance, scope, multiple, exclude, attention, grouped, allow_depth
+            ),
             **asked.finetune_changes(epochs, lr, optimizer, batch_size, distill, patience),
             "quantize.numerics": asked.numerics(numerics),
             "export.formats": format,

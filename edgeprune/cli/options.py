@@ -14,6 +14,7 @@ __all__ = [
     "MOST_THREADS",
     "AllowDepthOption",
     "ArchOption",
+    "AttentionOption",
     "BatchOption",
     "BatchSizeOption",
     "DataOption",
@@ -21,6 +22,7 @@ __all__ = [
     "EpochsOption",
     "ExcludeOption",
     "FormatOption",
+    "GroupedOption",
     "ImportanceOption",
     "JsonOption",
     "LimitOption",
@@ -170,6 +172,24 @@ ExcludeOption = Annotated[
         "--exclude",
         metavar="PATTERN",
         help="Parameters whose channels all stay ('head.*'); may be repeated.",
+        rich_help_panel=_PRUNING,
+    ),
+]
+AttentionOption = Annotated[
+    Literal["heads", "head_dim"] | None,
+    typer.Option(
+        "--attention",
+        help="What goes in attention: whole heads, or the same part of every head's width.",
+        show_default="heads",
+        rich_help_panel=_PRUNING,
+    ),
+]
+GroupedOption = Annotated[
+    Literal["channels", "groups"] | None,
+    typer.Option(
+        "--grouped",
+        help="What goes in grouped convolutions: the same channels of each group, or whole groups.",
+        show_default="channels",
         rich_help_panel=_PRUNING,
     ),
 ]

@@ -61,6 +61,8 @@ def prune(
     scope: opt.ScopeOption = None,
     multiple: opt.MultipleOption = None,
     exclude: opt.ExcludeOption = None,
+    attention: opt.AttentionOption = None,
+    grouped: opt.GroupedOption = None,
     allow_depth: opt.AllowDepthOption = False,
     overwrite: opt.OverwriteOption = False,
     json: opt.JsonOption = False,
@@ -68,7 +70,9 @@ def prune(
     threads: opt.ThreadsOption = None,
 ) -> None:
     """Remove the least important channels of a model, for real, and save what is left."""
-    changes = asked.prune_changes(ratio, importance, scope, multiple, exclude, allow_depth)
+    changes = asked.prune_changes(
+        ratio, importance, scope, multiple, exclude, attention, grouped, allow_depth
+    )
     chosen = asked.recipe(recipe, {"seed": seed, **changes})
     source = asked.source(model, arch, input_shape, trust_pickle)
     task = _task(source, target, output, asked.data_source(data, limit), chosen.seed, threads)

@@ -207,12 +207,14 @@ def _reads(node: NodeProto) -> set[str]:
 def torch_gates(model: ModelProto) -> None:
     """Say of each GRU that its candidate state is reset after the product, as torch's is.
 
-    The translation gives the weights in that form (``r * (W h + b)``) and leaves the operator at
-    its default, the other one.
+    The translation (onnxscript 0.7) gives the biases in that form, ``r * (W h + b)``, and sets the
+    operator to the other one.
     """
     for node in all_nodes(model.graph):
-        if node.op_type == "GRU" and all(a.name != "linear_before_reset" for a in node.attribute):
-            node.attribute.append(helper.make_attribute("linear_before_reset", 1))
+        if node.op_type == "GRU":
+            others = [a for a in node.attribute if a.name != "linear_before_reset"]
+            del node.attribute[:]
+            node.attribute.extend([*others, helper.make_attribute("linear_before_reset", 1)])
 
 
 def clean(model: ModelProto) -> None:

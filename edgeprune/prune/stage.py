@@ -7,7 +7,7 @@ from dataclasses import asdict
 from time import perf_counter
 from typing import Any
 
-from edgeprune.channels import Branch, Groups, analyse, apply, find_branches
+from edgeprune.channels import Branch, Groups, Policy, analyse, apply, find_branches
 from edgeprune.context import Context
 from edgeprune.data import Data
 from edgeprune.errors import InputError
@@ -33,7 +33,7 @@ def prune(model: Model, options: PruneOptions, context: Context) -> tuple[Model,
         InputError: An option doesn't fit the model or the data.
     """
     start = perf_counter()
-    groups = analyse(model)
+    groups = analyse(model, _policy(options))
     decision = _plan(model, groups, options, context)
     event = Event(
         "prune",
@@ -57,7 +57,11 @@ def prune(model: Model, options: PruneOptions, context: Context) -> tuple[Model,
 
 def plan(model: Model, options: PruneOptions, context: Context) -> PrunePlan:
     """What ``prune`` would do; nothing is edited."""
-    return _plan(model, analyse(model), options, context)
+    return _plan(model, analyse(model, _policy(options)), options, context)
+
+
+def _policy(options: PruneOptions) -> Policy:
+    return Policy(options.attention, options.grouped)
 
 
 def _plan(model: Model, groups: Groups, options: PruneOptions, context: Context) -> PrunePlan:

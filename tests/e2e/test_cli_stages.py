@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
 from edgeprune import __version__
 from edgeprune.cli.main import main
@@ -170,3 +171,44 @@ def test_an_output_that_takes_nothing(place: str, code: int) -> None:
     assert done.returncode == code
     assert len(done.stderr.splitlines()) == bool(code)
     assert ("no space left" in done.stderr) == bool(code)
+
+
+class Grouped(nn.Module):
+    """A grouped convolution and an attention: two places where there is a choice."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(1, 16, 3, padding=1)
+        self.grouped = nn.Conv2d(16, 16, 3, padding=1, groups=4)
+        self.qkv, self.out = nn.Linear(16, 3 * 4 * 8), nn.Linear(32, 16)
+        self.head = nn.Linear(16, 10)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.grouped(self.stem(x).relu()).flatten(2).transpose(1, 2)
+        q, k, v = self.qkv(x).view(x.shape[0], 64, 3, 4, 8).permute(2, 0, 3, 1, 4)
+        y = nn.functional.scaled_dot_product_attention(q, k, v)
+        return self.head((x + self.out(y.transpose(1, 2).flatten(2))).mean(1))
+
+
+def grouped() -> nn.Module:
+    return Grouped()
+
+
+def test_what_goes_where_there_is_a_choice(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    torch.save(grouped().state_dict(), tmp_path / "w.pt")
+    source = (str(tmp_path / "w.pt"), "--arch", "tests.e2e.test_cli_stages:grouped")
+    shapes = {}
+    for name, options in {
+        "standard": (),
+        "other": ("--attention", "head_dim", "--grouped", "groups"),
+    }.items():
+        path = tmp_path / f"{name}.pt2"
+        fixed = ("--input-shape", "1x1x8x8", "--ratio", "0.5", "--multiple", "1", "--threads", "1")
+        assert main(["prune", *source, *fixed, *options, "-o", str(path)]) == 0
+        model = read(path)
+        state = model.program.state_dict
+        views = [n.args[1] for n in model.program.graph.nodes if "view" in str(n.target)]
+        shapes[name] = (tuple(state["grouped.weight"].shape), views[0][2:])
+    assert shapes["standard"] == ((8, 2, 3, 3), [3, 2, 8])
+    assert shapes["other"] == ((8, 4, 3, 3), [3, 4, 4])

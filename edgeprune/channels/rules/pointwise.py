@@ -71,7 +71,7 @@ RULES: dict[str, Rule] = {
         ["dropout", "feature_dropout", "alpha_dropout", "contiguous", "clone", "detach", "alias",
          "to", "_to_copy", "lift_fresh_copy", "type_as", "detach_", "dropout_",
          "zeros_like", "ones_like", "full_like", "empty_like", "rand_like", "randn_like",
-         "_assert_tensor_metadata"],
+         "_assert_tensor_metadata", "real", "imag", "conj", "_conj", "resolve_conj", "positive"],
         same,
     ),
     **dict.fromkeys(

@@ -9,7 +9,8 @@ import torch.nn.functional as F
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from edgeprune.channels import Groups, analyse, apply, masked
+from edgeprune.channels import Groups, Policy, analyse, apply, masked
+from edgeprune.channels.policy import STANDARD
 from edgeprune.model import Event, Model, capture
 
 __all__ = [
@@ -223,9 +224,11 @@ class Pair:
     expected: Tensor
 
 
-def prune_at_random(model: Model, inputs: tuple[Tensor, ...], seed: int) -> Pair:
+def prune_at_random(
+    model: Model, inputs: tuple[Tensor, ...], seed: int, policy: Policy = STANDARD
+) -> Pair:
     """Remove a random share of each group, at least one channel of each and never all."""
-    groups = analyse(model)
+    groups = analyse(model, policy)
     random = np.random.default_rng(seed)
     removed = groups.keep_all()
     for group in groups.groups:
