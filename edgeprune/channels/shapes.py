@@ -2,6 +2,7 @@
 """Concrete sizes of symbolic shapes, and how the dimensions of a reshape correspond."""
 
 from dataclasses import dataclass
+from functools import lru_cache
 from math import prod
 from typing import Any
 
@@ -25,9 +26,11 @@ def per_sample(size: Any) -> int:
 
 
 def _substitute(size: Any, value: int | None) -> int:
-    if isinstance(size, int):
-        return size
-    expression = size.node.expr
+    return size if isinstance(size, int) else _evaluated(size.node.expr, value)
+
+
+@lru_cache(maxsize=1024)  # the same few sizes stand at all nodes of a graph
+def _evaluated(expression: Any, value: int | None) -> int:
     symbols = sorted(expression.free_symbols, key=str)
     values = {s: value or _PRIMES[_number(str(s)) % len(_PRIMES)] for s in symbols}
     return int(expression.subs(values))

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Shapes of a changed graph, from runs on tensors that hold no data.
+"""Shapes of a changed graph, from a run on tensors that hold no data.
 
-The graph runs at two batch sizes; what is the same in both is a number, what grows with the batch
-is that many times its symbol, and anything else is refused.
+Its batch is a large prime, so that a multiple of it is a multiple of the batch. Where that is
+not so for all the sizes, and only those, that were multiples of the batch before, nothing is said.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,8 +19,8 @@ from torch.utils import _pytree as pytree
 
 __all__ = ["reshape"]
 
-_BATCHES = (1009, 2003)
-"""Primes larger than what networks have as sizes, so that none is taken for the batch."""
+_BATCH = 10007
+"""A prime that no network has as a factor of a size; one that has is refused."""
 _META, _CPU = torch.device("meta"), torch.device("cpu")
 
 
@@ -41,20 +41,17 @@ def reshape(graph: Graph, state: Mapping[str, Tensor]) -> None:
         state: The tensors of the other placeholders, by the placeholders' names.
 
     Raises:
-        ValueError: A shape that is neither fixed nor a multiple of the batch, or that became one
-            where it was the other; sizes that are computed and changed.
+        ValueError: A size that isn't fixed where it was, or isn't a multiple of the batch where it
+            was; one that is computed and changed.
         RuntimeError: An operator doesn't fit its inputs, or needs data to tell its shape; so do
             ``TypeError``, ``IndexError``, ``KeyError`` and ``AssertionError``.
     """
     batch = _batch(graph, state)
-    sizes = _BATCHES if batch is not None else _BATCHES[:1]
-    known: dict[Any, Any] = {}
-    runs = [_run(graph, state, size, known) for size in sizes]
+    found = _run(graph, state)
     renewed = _Renewed(batch, _mode(graph))
     for node in graph.nodes:
         if node.op != "output":
-            old = node.meta.get("val")
-            node.meta["val"] = renewed.value(old, [run[node] for run in runs])
+            node.meta["val"] = renewed.value(node.meta.get("val"), found[node])
 
 
 def _batch(graph: Graph, state: Mapping[str, Tensor]) -> SymInt | None:
@@ -86,19 +83,17 @@ def _mode(graph: Graph) -> FakeTensorMode:
     raise ValueError("a graph without tensors")
 
 
-def _run(
-    graph: Graph, state: Mapping[str, Tensor], batch: int, known: dict[Any, Any]
-) -> dict[Node, Any]:
+def _run(graph: Graph, state: Mapping[str, Tensor]) -> dict[Node, Any]:
     given = []
     for node in graph.find_nodes(op="placeholder"):
         value = state.get(node.name, node.meta["val"])
         if node.name in state:
             value = _empty(_layout(value))
         elif isinstance(value, Tensor):
-            shape = [batch if isinstance(size, SymInt) else size for size in value.shape]
+            shape = [_BATCH if isinstance(size, SymInt) else size for size in value.shape]
             value = torch.empty(shape, dtype=value.dtype, device=_META)
         given.append(value)
-    runner = _Runner(graph, known)
+    runner = _Runner(graph)
     with torch.no_grad():
         runner.run(*given)
     return runner.found
@@ -108,11 +103,11 @@ class _Runner(Interpreter):
     """Runs a graph on meta tensors. What an operator gave for some shapes, it gives for equal ones:
     there is no data to depend on."""
 
-    def __init__(self, graph: Graph, known: dict[Any, Any]) -> None:
+    def __init__(self, graph: Graph) -> None:
         super().__init__(nn.Module(), garbage_collect_values=False, graph=graph)
         self.found: dict[Node, Any] = {}
         """Each node's value, a layout for a tensor, as it was before later nodes wrote to it."""
-        self._known = known
+        self._known: dict[Any, Any] = {}
 
     def run_node(self, n: Node) -> Any:
         """One node of the graph."""
@@ -194,71 +189,63 @@ def _said(value: Any) -> Any:
 
 
 class _Renewed:
-    """New values for old ones, from what the runs found."""
+    """New values for old ones, from what the run found."""
 
     def __init__(self, batch: SymInt | None, mode: FakeTensorMode) -> None:
         self._batch = batch
         self._mode = mode
         self._multiples: dict[int, Any] = {}
 
-    def value(self, old: Any, found: Sequence[Any]) -> Any:
+    def value(self, old: Any, found: Any) -> Any:
         """What a node's ``val`` is to be.
 
         Raises:
             ValueError: See ``reshape``.
         """
-        first = found[0]
-        if isinstance(first, _Layout):
+        if isinstance(found, _Layout):
             return self._tensor(old, found)
-        if isinstance(first, list | tuple):
-            before = old if isinstance(old, list | tuple) else [None] * len(first)
-            parts = [self.value(b, each) for b, *each in zip(before, *found, strict=True)]
-            return type(first)(parts)
-        if first is not None and [self._at(old, size) for size in _BATCHES[: len(found)]] != found:
+        if isinstance(found, list | tuple):
+            before = old if isinstance(old, list | tuple) else [None] * len(found)
+            pairs = zip(before, found, strict=True)
+            return type(found)(self.value(*pair) for pair in pairs)
+        if found is not None and self._at(old) != found:
             raise ValueError(f"a computed size changed: {old}")
         return old
 
-    def _tensor(self, old: Any, found: Sequence[_Layout]) -> Tensor:
-        shape = [self._size(sizes) for sizes in zip(*(f.shape for f in found), strict=True)]
-        stride = [self._size(sizes) for sizes in zip(*(f.stride for f in found), strict=True)]
-        dtype = found[0].dtype
+    def _tensor(self, old: Any, found: _Layout) -> Tensor:
+        shape = [self._size(size) for size in found.shape]
+        stride = [self._size(size) for size in found.stride]
         if not isinstance(old, Tensor):
-            return self._fake(shape, stride, dtype)
-        if old.dtype != dtype or [isinstance(s, SymInt) for s in old.shape] != [
-            isinstance(s, SymInt) for s in shape
-        ]:
+            return self._fake(shape, stride, found.dtype)
+        if old.dtype != found.dtype or [*map(_is_free, old.shape)] != [*map(_is_free, shape)]:
             raise ValueError(f"{tuple(old.shape)} became {tuple(shape)}")
         if _same(old.shape, shape) and _same(old.stride(), stride):
             return old
-        return self._fake(shape, stride, dtype).requires_grad_(old.requires_grad)
+        return self._fake(shape, stride, found.dtype).requires_grad_(old.requires_grad)
 
     def _fake(self, shape: Sequence[Any], stride: Sequence[Any], dtype: torch.dtype) -> Tensor:
         with self._mode.shape_env.suppress_guards() if self._mode.shape_env else nullcontext():
             empty = torch.empty_strided(shape, stride, dtype=dtype, device=_META)
         return FakeTensor(self._mode, empty, _CPU)
 
-    def _size(self, sizes: tuple[int, ...]) -> Any:
-        """A number, or a multiple of the batch.
-
-        Raises:
-            ValueError: It is neither.
-        """
-        if len(set(sizes)) == 1:
-            return sizes[0]
-        factor = sizes[0] // _BATCHES[0]
-        if any(size != factor * batch for size, batch in zip(sizes, _BATCHES, strict=True)):
-            raise ValueError(f"sizes {sizes} at batches of {_BATCHES}")
+    def _size(self, size: int) -> Any:
+        """A number, or a multiple of the batch."""
+        factor, rest = divmod(size, _BATCH)
+        if self._batch is None or rest or not factor:
+            return size
         if factor not in self._multiples:
-            assert self._batch is not None
             self._multiples[factor] = factor * self._batch
         return self._multiples[factor]
 
-    def _at(self, old: Any, batch: int) -> Any:
-        """A size that is computed in the graph, for a batch."""
-        if not isinstance(old, SymTypes):
+    def _at(self, old: Any) -> Any:
+        """A size that is computed in the graph, for the batch of the run."""
+        if self._batch is None or not isinstance(old, SymTypes):
             return old
-        assert self._batch is not None
-        return int(old.node.expr.subs(self._batch.node.expr, batch))
+        return int(old.node.expr.subs(self._batch.node.expr, _BATCH))
+
+
+def _is_free(size: Any) -> bool:
+    return isinstance(size, SymInt)
 
 
 def _same(old: Sequence[Any], new: Sequence[Any]) -> bool:
