@@ -16,6 +16,7 @@ from torch.fx import GraphModule
 
 from edgeprune.errors import InputError, MissingExtra
 from edgeprune.export.names import output_names
+from edgeprune.export.onnx_graph import cast_integers, fold_attention, settle_layouts
 from edgeprune.export.onnx_passes import (
     activations_to_uint8,
     clean,
@@ -40,7 +41,6 @@ from edgeprune.model.capture import capture_program
 
 __all__ = ["write_onnx"]
 
-aten = torch.ops.aten
 quantized = torch.ops.quantized_decomposed
 
 _QUANTIZERS = (quantized.quantize_per_tensor.default, quantized.quantize_per_channel.default)
@@ -121,7 +121,9 @@ def _program(model: Model, batch: int | Literal["dynamic"]) -> ExportedProgram:
     """The program to translate: of the batch asked for, with integer weights already stored."""
     module = model.module()
     _store_integers(module)
-    _settle_layouts(module)
+    settle_layouts(module)
+    cast_integers(module)
+    fold_attention(module)
     dynamic = batch == "dynamic"
     program, _ = capture_program(module, tuple(_examples(model, batch)), dynamic=dynamic)
     return program
@@ -151,20 +153,6 @@ def _store_integers(module: GraphModule) -> None:
         node.replace_all_uses_with(constant)
         module.graph.erase_node(node)
     module.graph.eliminate_dead_code()
-    module.recompile()
-
-
-def _settle_layouts(module: GraphModule) -> None:
-    """Make each ``contiguous`` a copy.
-
-    It does nothing on the strides of fused attention, and so is dropped; but translation takes
-    attention apart into operators with other strides, on which the next view fails. In ONNX the
-    copy vanishes.
-    """
-    for node in module.graph.find_nodes(op="call_function", target=aten.contiguous.default):
-        node.target = aten.clone.default
-        node.kwargs = {"memory_format": torch.contiguous_format}
-        node.args = node.args[:1]
     module.recompile()
 
 

@@ -436,12 +436,53 @@ class Gated(nn.Module):
 
 def test_a_gru_resets_after_the_product_as_torch_does(tmp_path: Path) -> None:
     torch.manual_seed(0)
-    module, x = Gated().eval(), torch.randn(1, 5, 6)
+    module = Gated().eval()
     for parameter in module.parameters():
         nn.init.normal_(parameter)
-    model, _ = capture(module, (torch.randn(2, 5, 6),), event=Event("capture"))
-    path = tmp_path / "gru.onnx"
-    write_onnx(model, path, opset=17, batch=1, activations="uint8")
+    assert_same(module, torch.randn(2, 5, 6), 1, tmp_path)
+
+
+class Attends(nn.Module):
+    """Attention over three or five dimensions."""
+
+    def __init__(self, *lead: int) -> None:
+        super().__init__()
+        self.lead, self.qkv = lead, nn.Linear(4, 24)
+
+    def forward(self, x: Tensor) -> Tensor:
+        q, k, v = self.qkv(x).chunk(3, -1)
+        if self.lead:
+            q, k, v = (t.view(x.shape[0], *self.lead, -1, 4) for t in (q, k, v))
+        return nn.functional.scaled_dot_product_attention(q, k, v).flatten(1)
+
+
+class Steps(nn.Module):
+    """Places made of integers, scaled by a fraction."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(6))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.scale + torch.arange(6) * 0.5 - torch.arange(6).mul(1.0)
+
+
+@pytest.mark.parametrize("lead", [(), (2, 3), (2, 3, 1)])
+@pytest.mark.parametrize("batch", [1, "dynamic"])
+def test_attention_of_any_rank(lead: tuple[int, ...], batch: Any, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    assert_same(Attends(*lead), torch.randn(2, 6, 4), batch, tmp_path)
+
+
+def test_integers_that_meet_a_fraction(tmp_path: Path) -> None:
+    assert_same(Steps(), torch.randn(2, 6), 1, tmp_path)
+
+
+def assert_same(module: nn.Module, x: Tensor, batch: Any, folder: Path) -> None:
+    model, _ = capture(module.eval(), (x,), event=Event("capture"))
+    path = folder / "m.onnx"
+    write_onnx(model, path, opset=18, batch=batch, activations="uint8")
     session = onnxruntime.InferenceSession(path.read_bytes())
-    (out,) = session.run(None, {session.get_inputs()[0].name: x.numpy()})
-    np.testing.assert_allclose(out, module(x).detach().numpy(), rtol=1e-4, atol=1e-5)
+    given = x if batch == "dynamic" else x[:1]
+    (out,) = session.run(None, {session.get_inputs()[0].name: given.numpy()})
+    np.testing.assert_allclose(out, module(given).detach().numpy(), rtol=1e-4, atol=1e-5)
