@@ -256,7 +256,19 @@ class Odd(nn.Module):
         return y, torch.cat([y, y[:1]])
 
 
-@pytest.mark.parametrize("net", [Subgraph, Odd])
+class Prime(nn.Module):
+    """A size that the run takes the batch for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a = nn.Linear(3, 3)
+        self.b = nn.Linear(3, 10007)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.b(self.a(x))
+
+
+@pytest.mark.parametrize("net", [Subgraph, Odd, Prime])
 def test_what_it_cannot_vouch_for_is_exported(net: type[nn.Module], exports: list[str]) -> None:
     torch.manual_seed(0)
     module = net().eval()
