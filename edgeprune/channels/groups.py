@@ -37,6 +37,7 @@ class Frozen:
     """How many of its indices are frozen."""
     cause: str
     node: str
+    """The node that says so; empty where all of it lives together, which no one node says."""
 
 
 @dataclass(frozen=True)
@@ -118,7 +119,7 @@ def analyse(model: Model, policy: Policy = STANDARD) -> Groups:
     labels = _labels(found, channel_of)
     return Groups(
         describe(found, [len(sets) for sets in order], channel_of, itemsize, trainable),
-        tuple(_frozen(found, trainable)),
+        tuple(_frozen(found, trainable, channel_of)),
         labels,
         found,
         channel_of,
@@ -165,7 +166,12 @@ def _labels(found: Walk, channel_of: NDArray[np.int64]) -> dict[tuple[str, int],
     }
 
 
-def _frozen(found: Walk, trainable: frozenset[str]) -> Iterator[Frozen]:
+_ALONE = "one channel without another like it"
+
+
+def _frozen(
+    found: Walk, trainable: frozenset[str], channel_of: NDArray[np.int64]
+) -> Iterator[Frozen]:
     of, cause = found.components.of, found.components.cause
     for name, dims in found.states.items():
         for dim, axis in enumerate(dims):
@@ -177,3 +183,5 @@ def _frozen(found: Walk, trainable: frozenset[str]) -> Iterator[Frozen]:
                 why = found.atoms.freezes[int(fixed[0])]
                 if why.cause != "kernel":
                     yield Frozen(name, dim, int(fixed.size), why.cause, why.node)
+            elif (alone := int(np.count_nonzero(channel_of[axis] < 0))) > 0:
+                yield Frozen(name, dim, alone, _ALONE, "")

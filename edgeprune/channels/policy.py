@@ -44,7 +44,8 @@ _THROUGH = {
     "chunk", "mul", "div", "add", "sub", "neg", "cat", "contiguous", "clone", "expand", "reshape",
     "view", "_unsafe_view", "squeeze", "unsqueeze", "flatten", "softmax", "_to_copy", "to",
     "layer_norm", "rms_norm", "linalg_vector_norm", "repeat_interleave", "unflatten", "swapaxes",
-    "movedim", "pad", "roll", "index", "clamp_min", "expand_as", "stack",
+    "movedim", "pad", "roll", "index", "clamp_min", "expand_as", "stack", "view_as_complex",
+    "view_as_real", "type_as", "elu", "relu", "exp",
 }  # fmt: skip
 _ATTENTION = {"scaled_dot_product_attention", "matmul", "bmm", "baddbmm", "einsum"}
 _HORIZON = 60

@@ -114,15 +114,30 @@ def _apply(op: Op) -> Value:
         rule = pointwise
     if rule is not None:
         try:
-            return rule(op)
+            value = rule(op)
+            if _fits(value, op.node.meta.get("val")):
+                return value
         except _UNREADABLE:
-            # A form of the op that its rule doesn't know must freeze, as an unknown op does.
-            op.edits.clear()
-            op.products.clear()
+            pass
+        # A form of the op that its rule doesn't know must freeze, as an unknown op does.
+        op.edits.clear()
+        op.products.clear()
     if _works_on_tensors(op.node):
         reason = "no rule for" if rule is None else "a form without a rule of"
         op.freeze_all(f"{reason} {op.node.target}")
     return op.untracked()
+
+
+def _fits(value: Value, made: object) -> bool:
+    """Whether a rule speaks of what the node makes: as many dimensions, and as long."""
+    if isinstance(made, torch.Tensor):
+        return len(value) == made.dim() and all(
+            axis is None or not isinstance(size, int) or len(axis) == size
+            for axis, size in zip(value, made.shape, strict=True)
+        )
+    if isinstance(made, (list, tuple)):
+        return len(value) == len(made) and all(map(_fits, value, made))  # type: ignore[arg-type]
+    return True
 
 
 def _is_pointwise(node: Node) -> bool:

@@ -13,10 +13,49 @@ from edgeprune.channels.op import Kept, Op, Rule, Value, set_argument
 __all__ = ["RULES"]
 
 
+_LIFT = {
+    "sigmoid", "sigmoid_", "hardsigmoid", "softplus", "log_sigmoid", "exp", "exp_", "cos", "cosh",
+    "acos", "softmax", "rsub", "ones", "full", "ones_like", "full_like", "new_ones", "arange",
+}  # fmt: skip
+"""Operators that make something of nothing."""
+_WEIGHTED = {"linear", "embedding", "batch_norm", "layer_norm", "rms_norm", "group_norm"}
+_FAR = 60
+
+
+def renormalise(op: Op, axis: Axis | None, *factors: Any) -> None:
+    """Note that the sum over ``axis`` changes with its removal, where no factor of it is sure to be
+    zero in a masked channel: ``(elu(q) + 1) @ (elu(k) + 1).T``."""
+    if axis is not None and all(_lifted(factor, {}) for factor in factors):
+        op.atoms.renormalise(axis, op.node.name)
+
+
+def _lifted(node: Any, known: dict[Node, bool]) -> bool:
+    """Whether a channel may be other than zero in ``node`` though all of its weights are zero."""
+    if not isinstance(node, Node) or node.op != "call_function":
+        return False
+    if node not in known:
+        known[node] = len(known) > _FAR or _lifts(node, known)
+    return known[node]
+
+
+def _lifts(node: Node, known: dict[Node, bool]) -> bool:
+    name = str(getattr(node.target, "_schema", node.target)).split("(")[0]
+    name = name.split("::")[-1].split(".")[0]
+    if name in _LIFT:
+        return True
+    if name in _WEIGHTED or name.startswith("conv"):
+        return len(node.args) < 2 or _lifted(node.args[1], known)
+    if name in ("add", "add_", "sub", "sub_") and not isinstance(node.args[1], Node):
+        return bool(node.args[1])
+    lifted = [_lifted(n, known) for n in node.all_input_nodes]
+    return all(lifted) if name in ("mul", "mul_") and lifted else any(lifted)
+
+
 def linear(op: Op) -> Value:
     """``x @ weight.T + bias``: inputs are glued to the weight's columns, outputs are its rows."""
     x, weight = op.dims(op.argument("input")), op.dims(op.argument("weight"))
     op.glue(x[-1], weight[1])
+    renormalise(op, weight[1], op.argument("weight"), op.argument("input"))
     bias = op.dims(op.argument("bias"))
     if bias:
         op.glue(bias[0], weight[0])
@@ -37,10 +76,11 @@ def convolution(op: Op) -> Value:
     for axis in x[place + 1 :]:
         op.freeze(axis, "space")
     out = _grouped(op, x[place], weight, groups, transposed)
+    renormalise(op, x[place], op.argument("weight"), op.argument("input"))
     bias = op.dims(op.argument("bias"))
     if bias:
         op.glue(bias[0], out)
-    _count_convolution(op, x[place], out, groups, transposed)
+    _count_convolution(op, x[: place + 1], out, groups, transposed)
     return (*x[:place], out, *(None,) * rank)
 
 
@@ -64,7 +104,7 @@ def _grouped(
     inputs = op.shape(op.argument("input"))[-(len(weight) - 1)]
     if inputs == groups:
         return _depthwise(op, x, rows, columns, transposed)
-    if op.policy.grouped == "groups" and x is not None and not transposed:
+    if x is not None and _go_whole(op, x, transposed):
         return _whole_groups(op, x, rows, columns)
     # Equal groups: the same positions go in each of them.
     per_group = inputs // groups
@@ -80,6 +120,10 @@ def _grouped(
         return np.tile(columns, groups)
     op.atoms.fold(rows, (groups, rows.size // groups), 1)
     return rows
+
+
+def _go_whole(op: Op, x: Axis | None, transposed: bool) -> bool:
+    return op.policy.grouped == "groups" and x is not None and not transposed
 
 
 def _whole_groups(op: Op, x: Axis, rows: Axis, columns: Axis) -> Axis:
@@ -117,8 +161,9 @@ def _depthwise(op: Op, x: Axis | None, rows: Axis, columns: Axis, transposed: bo
 
 
 def _count_convolution(
-    op: Op, x: Axis | None, out: Axis | None, groups: int, transposed: bool
+    op: Op, before: Dims, out: Axis | None, groups: int, transposed: bool
 ) -> None:
+    *lead, x = before  # channels may have been merged with the batch
     kernel = op.shape(op.argument("weight"))[2:]
     rank = len(kernel)
     image = op.argument("input") if transposed else op.node
@@ -127,7 +172,8 @@ def _count_convolution(
     space = prod(op.sizes(image)[-rank:])
     batch = prod(op.sizes()[: -(rank + 1)])
     total = batch * space * prod(kernel) * inputs * outputs // groups
-    op.product(total, *((out,) if inputs == groups else (x, out)))
+    together = groups > 1 and (inputs == groups or _go_whole(op, x, transposed))
+    op.product(total, *lead, *((out,) if together else (x, out)))
 
 
 def matmul(op: Op) -> Value:
@@ -145,6 +191,7 @@ def _matmul(op: Op, a: Any, b: Any) -> Value:
     if column:
         right, shape_b = (*right, None), (*shape_b, 1)
     op.glue(left[-1], right[-2])
+    renormalise(op, left[-1], a, b)
     batch = _broadcast(op, left[:-2], right[:-2], shape_a[:-2], shape_b[:-2])
     heads = [axis for axis in batch if axis is not None]
     inner = left[-1] if left[-1] is not None else right[-2]
@@ -228,6 +275,7 @@ def attention(op: Op) -> Value:
     for axis in (k[-2], v[-2]):
         op.freeze(axis, "softmax axis")
     op.glue(q[-1], k[-1])
+    renormalise(op, q[-1], nodes[0], nodes[1])
     rank = len(q)
     for place in range(rank - 2):
         op.glue(k[place], v[place])

@@ -8,6 +8,7 @@ from torch.fx import Node
 
 from edgeprune.channels.atoms import Axis
 from edgeprune.channels.op import Op, Rule, Value
+from edgeprune.channels.rules.contract import renormalise
 
 __all__ = ["RULES"]
 
@@ -31,6 +32,9 @@ def einsum(op: Op) -> Value:
             else:
                 op.glue(axes[letter], axis)
                 axes[letter] = axes[letter] if axis is not None else None
+    for letter in sorted(set(axes) - set(result)):
+        factors = [node for node, term in zip(nodes, terms, strict=True) if letter in term]
+        renormalise(op, axes[letter], *factors)
     _count(op, terms, result, axes, sizes)
     return tuple(axes[letter] for letter in result)
 

@@ -5,6 +5,7 @@ from math import prod
 from typing import Any
 
 import numpy as np
+import torch
 from torch.fx import Node
 
 from edgeprune.channels.atoms import Axis, Dims
@@ -130,12 +131,20 @@ def _order(op: Op, rank: int) -> list[int]:
 
 
 def squeeze(op: Op) -> Value:
-    """Dimensions of size one go."""
+    """Dimensions of size one go; one that pruning leaves with a single index stays."""
     source = op.source
     dims, shape = op.dims(source), op.shape(source)
     chosen = op.argument("dim")
     over = range(len(dims)) if chosen is None else np.atleast_1d(chosen)
     gone = {int(d) % len(dims) for d in over if shape[int(d)] == 1}
+    left = [dims[d] for d in over if shape[d] != 1]
+
+    def change(node: Node, kept: Kept) -> None:
+        if any(axis is not None and kept(axis) == 1 for axis in left):
+            node.target = torch.ops.aten.squeeze.dims
+            node.args, node.kwargs = (node.args[0], sorted(gone)), {}
+
+    op.edit(change)
     return tuple(axis for i, axis in enumerate(dims) if i not in gone)
 
 
@@ -165,14 +174,24 @@ def expand(op: Op) -> Value:
 
 
 def repeat(op: Op) -> Value:
-    """``repeat``: an axis laid end to end with itself."""
+    """``repeat``: an axis laid end to end with itself; one entry repeated follows its neighbours,
+    as in ``expand``."""
     source = op.source
     dims, before, after = op.dims(source), op.shape(source), op.shape()
     lead = len(after) - len(before)
+    name = "repeats" if op.name == "repeat" else "dims"
+    times = op.argument(name)
+    skip = len(after) - len(times)
     out: list[Axis | None] = []
     for place, size in enumerate(after):
         axis = dims[place - lead] if place >= lead else None
-        out.append(None if axis is None else np.tile(axis, size // axis.size))
+        once = place < lead or before[place - lead] == 1
+        if once and place >= skip and isinstance(times[place - skip], int):
+            out.append(op.atoms.fresh(size) if size > 1 else axis)
+        else:
+            out.append(None if axis is None else np.tile(axis, size // axis.size))
+    single = [place >= lead and before[place - lead] != 1 for place in range(len(after))]
+    op.edit_sizes(name, tuple(None if s else a for s, a in zip(single, out, strict=True))[skip:])
     return tuple(out)
 
 

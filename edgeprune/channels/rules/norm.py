@@ -8,6 +8,7 @@ from torch.fx import Node
 
 from edgeprune.channels.atoms import Axis
 from edgeprune.channels.op import Kept, Op, Rule, Value, set_argument
+from edgeprune.channels.rules.pointwise import pointwise
 
 __all__ = ["RULES"]
 
@@ -91,7 +92,9 @@ def weight_norm(op: Op) -> Value:
 def reduction(op: Op) -> Value:
     """A sum, mean, norm, variance or extreme along dimensions: what is left of a pruned one is
     another mean. Places of extremes among the indices are values, so where they are used the
-    dimension stays."""
+    dimension stays. ``max`` and ``min`` of two tensors go element by element."""
+    if isinstance(op.argument("other"), Node):
+        return pointwise(op)
     dims = op.dims(op.source)
     chosen = op.argument("dim")
     over = np.atleast_1d(chosen) if chosen not in (None, []) else range(len(dims))

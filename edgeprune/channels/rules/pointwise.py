@@ -77,7 +77,7 @@ RULES: dict[str, Rule] = {
     **dict.fromkeys(
         ["where", "masked_fill", "masked_fill_", "copy_", "clamp", "lerp", "addcmul", "addcdiv",
          "rsub", "hardswish", "hardswish_", "log_sigmoid", "rrelu", "floor_divide", "fill_",
-         "zero_", "nan_to_num",
+         "zero_", "nan_to_num", "complex", "polar",
          "fake_quantize_per_tensor_affine"],
         pointwise,
     ),
