@@ -114,6 +114,10 @@ def check_place(path: Path, *, overwrite: bool) -> None:
     Raises:
         OutputError: It is no .svg, a folder, there already, or in a folder that isn't there.
     """
+    try:
+        path.exists()
+    except OSError as error:  # a name that is too long
+        raise OutputError(f"{path}: can't be written: {error.strerror}") from None
     if path.is_dir():
         raise OutputError(f"{path}: is a folder; name a file")
     if path.suffix.lower() != ".svg":

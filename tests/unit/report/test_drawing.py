@@ -150,6 +150,11 @@ def test_numbers_can_be_read_on_their_colours() -> None:
         )
 
 
+def test_a_name_that_is_too_long_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match="can't be written"):
+        check_place(tmp_path / ("y" * 300 + ".svg"), overwrite=False)
+
+
 def test_a_place_is_checked_before_the_work(tmp_path: Path) -> None:
     check_place(tmp_path / "new.svg", overwrite=False)
     (tmp_path / "old.svg").write_text("")
