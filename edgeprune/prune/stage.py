@@ -122,7 +122,12 @@ def _notes(groups: Groups, decision: PrunePlan, options: PruneOptions) -> tuple[
     notes = [f"{g.name}: {g.note}" for g in decision.groups if g.note and g.after]
     if not groups.groups:
         notes.append("no channel of this model can be pruned; `edgeprune inspect` says why")
-    elif options.ratio and not decision.removed.any() and not decision.gone:
+    elif (
+        options.ratio
+        and not decision.removed.any()
+        and not decision.gone
+        and any(g.note != "excluded" for g in decision.groups)
+    ):
         notes.append("the ratio is too small for the channel multiple: nothing was removed")
     if options.allow_depth:
         notes.append(_depth_note(decision))

@@ -12,7 +12,7 @@ from edgeprune.data import open_data
 from edgeprune.errors import InputError
 from edgeprune.model import Event, Model
 from edgeprune.model.capture import as_model, capture_program
-from edgeprune.prune import plan
+from edgeprune.prune import plan, prune
 from edgeprune.recipe import PruneOptions
 from edgeprune.target import find_target
 from tests import networks
@@ -41,3 +41,9 @@ def test_less_than_one_fixed_batch_is_no_gradient(fixed, short) -> None:
 def test_asking_for_it_is_refused(fixed, short) -> None:
     with pytest.raises(InputError, match="needs 64 training samples"):
         plan(fixed, PruneOptions(importance="taylor"), short)
+
+
+def test_what_is_excluded_is_not_said_to_be_rounded_away(fixed, short) -> None:
+    _, report = prune(fixed, PruneOptions(exclude=("*",)), short)
+    assert any("excluded" in note for note in report.notes)
+    assert not any("too small" in note for note in report.notes)
