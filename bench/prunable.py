@@ -4,15 +4,17 @@
 from __future__ import annotations
 
 import os
+import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from rival import SETTINGS, Setting, prune
+from rival import SETTINGS, Setting, attentions, prune
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils import _pytree as pytree
@@ -26,7 +28,7 @@ __all__ = ["SEED", "coverage", "final_layers", "half"]
 
 SHARE = 0.6
 """Of the multiply-accumulates: what may be left."""
-LIMIT = 300
+LIMIT = 120
 """Seconds for one network with one tool."""
 SEED = 0
 PRUNE = Event("prune")
@@ -67,7 +69,7 @@ def macs(module: nn.Module, inputs: tuple[Tensor, ...]) -> int:
         torch.backends.mkldnn.flags(enabled=False),
         FlopCounterMode(display=False) as counter,
     ):
-        outputs(module, inputs)
+        module(*inputs)
     return counter.get_total_flops() // 2
 
 
@@ -114,11 +116,26 @@ def with_theirs(entry: Architecture, setting: Setting) -> Outcome:
 
 
 def final_layers(module: nn.Module, inputs: tuple[Tensor, ...]) -> list[nn.Module]:
-    """The layers whose outputs are the network's, as our analysis finds them: Torch-Pruning has to
-    be told."""
+    """The layers whose outputs are the network's, which Torch-Pruning has to be told: those that
+    our analysis finds, and those that give an output tensor as it is."""
     groups = analyse(capture(module, inputs, event=Event("capture"))[0])
-    names = {f.name.rpartition(".")[0] for f in groups.frozen if f.cause == "output" and f.dim == 0}
-    return [part for name, part in module.named_modules() if name in names]
+    names = {f.name for f in groups.frozen if f.cause == "output" and f.dim == 0}
+    last = {id(p) for name, p in module.named_parameters() if name in names}
+    gave: list[tuple[nn.Module, Any]] = []
+    hooks = [
+        part.register_forward_hook(lambda part, _, result: gave.append((part, result)))
+        for part in module.modules()
+        if not any(part.children())
+    ]
+    results = outputs(module, inputs)
+    for hook in hooks:
+        hook.remove()
+    direct = {id(part) for part, result in gave if any(result is o for o in results)}
+    return [
+        part
+        for part in module.modules()
+        if id(part) in direct or any(id(p) in last for p in part.parameters(recurse=False))
+    ]
 
 
 def guarded(task: Callable[[], Outcome], limit: float = LIMIT) -> Outcome:
@@ -148,7 +165,9 @@ def _report(sender: Connection, task: Callable[[], Outcome]) -> None:
     try:
         outcome = task()
     except Exception as error:  # whatever a tool raises is what the table is about
-        outcome = Outcome("crashed", f"{type(error).__name__}: {_line(error)}")
+        where = traceback.extract_tb(error.__traceback__)[-1].name
+        text = _line(error) or f"in {where}"
+        outcome = Outcome("crashed", f"{type(error).__name__}: {text}")
     sender.send(outcome)
 
 
@@ -160,7 +179,8 @@ def _line(error: Exception, limit: int = 90) -> str:
 def best_of_theirs(entry: Architecture) -> Outcome:
     """The first setting that works, or what became of the first one."""
     tried: list[Outcome] = []
-    for setting in SETTINGS:
+    same = not any(attentions(entry.build()[0]))  # nothing to tell: they are one
+    for setting in SETTINGS[:1] if same else SETTINGS:
         outcome = guarded(lambda setting=setting: with_theirs(entry, setting))
         if outcome.status == "pruned":
             return Outcome("pruned", setting.name if tried else "", outcome.macs)

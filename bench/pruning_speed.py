@@ -106,10 +106,14 @@ def race(name: str, make: Callable[[], nn.Module], repeats: int) -> list[str]:
         lambda: theirs("graph", "random", tp.importance.RandomImportance()),
         lambda: theirs("graph2", "magnitude", tp.importance.GroupMagnitudeImportance(p=2)),
     )
-    for turn in range(repeats):
+    for turn in range(repeats + 1):
         order = (ours, *rivals)
         for contestant in order if turn % 2 else reversed(order):
             contestant()
+        if turn == 0:  # to warm up
+            for kind in times.values():
+                kind.cpu.clear()
+                kind.wall.clear()
     return _race_rows(name, times)
 
 

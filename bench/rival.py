@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch_pruning as tp
 from torch import Tensor, nn
 
-__all__ = ["SETTINGS", "Setting", "prune", "pruner"]
+__all__ = ["SETTINGS", "Attention", "Setting", "attentions", "prune", "pruner"]
 
 _QUERIES = ("q_proj", "query", "q_lin", "q")
 _KEYS = ("k_proj", "key", "k_lin", "k")
@@ -36,7 +36,9 @@ SETTINGS = (
 
 
 @dataclass(frozen=True)
-class _Attention:
+class Attention:
+    """An attention module and its projections; all heads are ``width`` wide."""
+
     module: nn.Module
     query: nn.Linear
     others: tuple[nn.Linear, ...]
@@ -52,7 +54,7 @@ def pruner(
 ) -> tp.pruner.BasePruner:
     """The README's pruner for half of the channels; this builds its dependency graph."""
     heads: dict[nn.Module, int] = {}
-    for found in _attentions(module) if setting.told else ():
+    for found in attentions(module) if setting.told else ():
         for layer in (found.query, *found.others):
             heads[layer] = layer.out_features // found.width
     return tp.pruner.BasePruner(
@@ -73,10 +75,10 @@ def prune(
 ) -> None:
     """Prune ``module`` in place and tell its attention modules their new sizes, as the examples
     do."""
-    attentions = list(_attentions(module)) if setting.told else []
+    told = list(attentions(module)) if setting.told else []
     plan = pruner(module, inputs, ignored, setting)
     plan.step()
-    for found in attentions:
+    for found in told:
         width = found.query.out_features // plan.num_heads[found.query]
         values = dict.fromkeys(_HEADS, plan.num_heads[found.query])
         values |= dict.fromkeys(_WIDTHS, width)
@@ -86,7 +88,7 @@ def prune(
                 setattr(found.module, name, value)
 
 
-def _attentions(module: nn.Module) -> Iterator[_Attention]:
+def attentions(module: nn.Module) -> Iterator[Attention]:
     """The attention modules with a projection each for queries, keys and values."""
     for part in module.modules():
         found = [_first(part, names) for names in (_QUERIES, _KEYS, _VALUES)]
@@ -98,7 +100,7 @@ def _attentions(module: nn.Module) -> Iterator[_Attention]:
         if width is None:
             count = next((getattr(part, name) for name in _HEADS if hasattr(part, name)), 1)
             width = query.out_features // count
-        yield _Attention(part, query, tuple(others), width)
+        yield Attention(part, query, tuple(others), width)
 
 
 def _first(part: nn.Module, names: tuple[str, ...]) -> nn.Linear | None:
