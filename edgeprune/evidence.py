@@ -14,8 +14,9 @@ from edgeprune.export import artifact_runner
 from edgeprune.figure import counted
 from edgeprune.gate import judge
 from edgeprune.job import Job
+from edgeprune.measure.profile import profile
+from edgeprune.measure.result import Profile
 from edgeprune.profiler.machine import describe, versions
-from edgeprune.profiler.profile import Profile, profile
 from edgeprune.report import markdown, to_json
 from edgeprune.report.schema import Manifest, RunReport, StageReport
 from edgeprune.step import Run, Step

@@ -70,7 +70,7 @@ def profile(
 
     Each block of runs is a fresh process; the files take turns, so that all see the same machine.
     """
-    from edgeprune.profiler.profile import profile as measure
+    from edgeprune.measure.profile import profile as measure
 
     changes = {"blocks": blocks, "block_seconds": block_seconds, "time_limit": time_limit}
     given = {name: value for name, value in changes.items() if value is not None}

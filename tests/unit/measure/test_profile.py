@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from edgeprune.device.process import run_child
 from edgeprune.errors import DeviceError, InputError
+from edgeprune.measure import profile as module
+from edgeprune.measure.profile import profile
 from edgeprune.profiler import memory
-from edgeprune.profiler import profile as module
-from edgeprune.profiler.process import run_child
-from edgeprune.profiler.profile import profile
 from edgeprune.recipe import ProfileOptions
 from tests.unit.profiler import models
 
@@ -165,7 +165,7 @@ def test_a_dying_process_is_named(
     script = tmp_path / "python"
     script.write_text(f'#!/bin/sh\nexec "{sys.executable}" -c "{code}"\n')
     script.chmod(0o755)
-    monkeypatch.setattr("edgeprune.profiler.process.sys.executable", str(script))
+    monkeypatch.setattr("edgeprune.device.process.sys.executable", str(script))
     with pytest.raises(DeviceError, match=f"^model.onnx: measuring its memory failed: .*{message}"):
         run_child("model.onnx", job(tmp_path / "a.onnx"), timeout=30)
 

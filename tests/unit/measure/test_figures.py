@@ -3,7 +3,7 @@ from typing import Any
 
 import pytest
 
-from edgeprune.profiler.figures import Origins, Samples, clean_blocks, summarize
+from edgeprune.measure.figures import Origins, Samples, clean_blocks, summarize
 
 ORIGINS = Origins("a desk", "2026-01-01T00:00:00+00:00", 2, "random")
 

@@ -12,12 +12,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from edgeprune.device.process import run_child
 from edgeprune.errors import InputError
-from edgeprune.figure import Figure
+from edgeprune.measure.figures import MEMORY_REPEATS, Origins, Samples, clean_blocks, summarize
+from edgeprune.measure.result import Profile
 from edgeprune.profiler import memory
-from edgeprune.profiler.figures import MEMORY_REPEATS, Origins, Samples, clean_blocks, summarize
 from edgeprune.profiler.machine import describe
-from edgeprune.profiler.process import run_child
 from edgeprune.progress import Bar, Progress, Silent
 from edgeprune.recipe import ProfileOptions
 
@@ -26,19 +26,6 @@ __all__ = ["Profile", "profile"]
 CHILD_TIMEOUT = 120.0
 """Seconds after which a measuring process counts as hung."""
 WARMUP = 0.2
-
-
-@dataclass(frozen=True)
-class Profile:
-    """Figures of each file, and what could not be had."""
-
-    figures: dict[str, dict[str, Figure]]
-    """By file, then ``bytes``, ``memory_peak``, ``memory_model`` (B); ``load``, ``first_run``,
-    ``latency_p50``, ``latency_p90``, ``latency_p99`` (s); ``latency_ratio`` (x): the file's latency
-    over that of the dense file of its format, so 0.5 is twice as fast."""
-    not_measured: tuple[str, ...]
-    notes: tuple[str, ...]
-    machine: str
 
 
 def profile(
