@@ -85,6 +85,8 @@ class Reach(Config):
     how: Literal["local", "ssh", "adb", "browser", "simulator", "none"]
     hint: Text | None = None
     """What a person does to measure there."""
+    emulator: Literal["cortex-a53", "cortex-a57", "cortex-a72", "cortex-a76"] | None = None
+    """QEMU's name of the CPU that stands for it in ``emulated:TARGET``; absent: there is none."""
 
 
 class Target(Config):
