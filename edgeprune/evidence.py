@@ -50,7 +50,8 @@ def run_report(job: Job, run: Run, steps: Sequence[Step], found: Profile) -> Run
     data = run.context.data
     artifacts = steps[-1].report.artifacts
     figures = {artifact.file: found.figures[artifact.file] for artifact in artifacts}
-    here = job.profile and job.target.reach.how == "local"
+    local = job.profile and job.target.reach.how == "local"
+    there = found.figures if local else None
     return RunReport(
         model=job.source.path.name,
         target=job.target.name,
@@ -60,7 +61,7 @@ def run_report(job: Job, run: Run, steps: Sequence[Step], found: Profile) -> Run
         stages=tuple(_noted(step, data) for step in steps),
         artifacts=artifacts,
         profile=found.figures,
-        verdicts=judge(job.target.budgets, figures, target=job.target, device_measured=here),
+        verdicts=judge(job.target.budgets, figures, target=job.target, device=there),
         not_measured=(*_not_measured(job, run), *found.not_measured),
         machine=found.machine,
         versions=versions(),

@@ -42,23 +42,23 @@ def merge(budgets: Budgets, overrides: Budgets) -> Budgets:
 
 
 def judge(
-    budgets: Budgets, figures: Figures, *, target: Target, device_measured: bool
+    budgets: Budgets, figures: Figures, *, target: Target, device: Figures | None
 ) -> tuple[Verdict, ...]:
     """Judge every artifact by every budget that is set.
 
-    Size (``bytes``), latency (``latency_p50``), memory (``memory_peak``) and drop (``drop``) are
-    looked up in ``figures``. An interval that lies on both sides of the limit makes the verdict
-    ``inconclusive``; only the drop is judged on its value, and its interval is told. A latency or
-    a memory is ``not measured`` unless it was measured on the target itself.
+    Size (``bytes``) and drop (``drop``) are looked up in ``figures``; latency (``latency_p50``) and
+    memory (``memory_peak``; on a microcontroller ``arena``) in ``device`` alone: what another
+    machine took is never a pass. An interval that lies on both sides of the limit makes the verdict
+    ``inconclusive``; only the drop is judged on its value, and its interval is told.
 
     Args:
         budgets: The limits; a missing one isn't judged.
         figures: Of each artifact (and of no other file), by its name.
         target: The device that the budgets are for.
-        device_measured: Whether ``figures`` were measured on that device.
+        device: What was measured on that device, by artifact; ``None``: nothing was.
     """
     return tuple(
-        _verdict(name, limit, artifact, figures[artifact], _Device(target, device_measured))
+        _verdict(name, limit, _Case(artifact, figures[artifact], target, device))
         for artifact in figures
         for name in _KINDS
         if (limit := getattr(budgets, name)) is not None
@@ -97,25 +97,37 @@ def overall(verdicts: Sequence[Verdict]) -> str:
     return f"of {total} budget{'s' if total > 1 else ''}: {'; '.join(parts)}"
 
 
-class _Device(NamedTuple):
+class _Case(NamedTuple):
+    """One artifact, and what is known of it."""
+
+    artifact: str
+    figures: Mapping[str, Figure]
     target: Target
-    measured: bool
+    device: Figures | None
+
+    def find(self, kind: _Kind) -> Figure | None:
+        """The figure that counts."""
+        if not kind.on_device:
+            return self.figures.get(kind.key)
+        there = {} if self.device is None else self.device.get(self.artifact, {})
+        return there.get(self.key(kind))
+
+    def key(self, kind: _Kind) -> str:
+        """Of the figure: the memory of a microcontroller is its arena, there is no process."""
+        return "arena" if kind.key == "memory_peak" and self.target.device.flash else kind.key
 
 
-def _verdict(
-    name: Name, limit: float, artifact: str, figures: Mapping[str, Figure], device: _Device
-) -> Verdict:
+def _verdict(name: Name, limit: float, case: _Case) -> Verdict:
     kind = _KINDS[name]
-    figure = figures.get(kind.key)
+    figure = case.find(kind)
     outcome: Outcome
-    if figure is None or (kind.on_device and not device.measured):
-        outcome, reason = "not measured", _unmeasured(name, limit, figure, device)
-        figure = None
+    if figure is None:
+        outcome, reason = "not measured", _unmeasured(name, limit, case)
     else:
         outcome, reason = _compare(name, limit, figure)
     return Verdict(
         budget=name,
-        artifact=artifact,
+        artifact=case.artifact,
         limit=limit,
         unit=kind.unit,
         outcome=outcome,
@@ -149,22 +161,23 @@ def _interval(name: Name, figure: Figure) -> tuple[float, float]:
     return low, high
 
 
-def _unmeasured(name: Name, limit: float, figure: Figure | None, device: _Device) -> str:
-    kind = _KINDS[name]
+def _unmeasured(name: Name, limit: float, case: _Case) -> str:
+    kind, target = _KINDS[name], case.target
     border = f"the limit of {_text(limit, kind.unit)} is not judged"
     if not kind.on_device:
         cause = "without evaluation data" if name == "drop" else "without the file"
         return f"{border}: {kind.what} was not measured; {cause} it can't be."
-    if device.measured:
-        return f"{border}: {kind.what} was not measured on {device.target.name}; see what was not."
+    if case.device is not None:
+        return f"{border}: {kind.what} was not measured on {target.name}; see what was not."
     other = ""
+    figure = case.figures.get(case.key(kind))
     if figure is not None and figure.origin.where is not None:
         value = _text(figure.value, kind.unit)
         other = f" (the {value} of this run are of another machine: {figure.origin.where})"
-    hint = f" ({device.target.reach.hint})" if device.target.reach.hint else ""
+    hint = f" ({target.reach.hint})" if target.reach.hint else ""
     return (
-        f"{border}: {kind.what} was not measured on {device.target.name}{other}; "
-        f"profile the artifact there{hint}, or accept it with --allow-unmeasured."
+        f"{border}: {kind.what} was not measured on {target.name}{other}; "
+        f"measure it there{hint}, or accept it with --allow-unmeasured."
     )
 
 

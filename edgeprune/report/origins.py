@@ -31,7 +31,8 @@ def _figures(report: RunReport) -> Iterator[tuple[str, str, Figure]]:
     for stage in report.stages:
         for key, figure in stage.figures.items():
             yield stage.stage, key, figure
-    for name, figures in report.profile.items():
+    on_device = {} if report.device is None else report.device.figures
+    for name, figures in (*report.profile.items(), *on_device.items()):
         for key, figure in figures.items():
             yield name, key, figure
 

@@ -4,8 +4,9 @@
 import re
 
 from edgeprune.report.schema import RunReport
+from edgeprune.report.section import Section, Table
 from edgeprune.report.text import plain
-from edgeprune.report.view import Section, Table, view
+from edgeprune.report.view import view
 
 __all__ = ["markdown"]
 

@@ -12,7 +12,15 @@ from edgeprune.figure import Figure
 from edgeprune.gate.verdict import Verdict
 from edgeprune.recipe import Format, Numerics
 
-__all__ = ["Artifact", "Check", "Manifest", "RunReport", "StageReport", "TensorInfo"]
+__all__ = [
+    "Artifact",
+    "Check",
+    "DeviceReport",
+    "Manifest",
+    "RunReport",
+    "StageReport",
+    "TensorInfo",
+]
 
 
 class _Frozen(BaseModel):
@@ -73,6 +81,18 @@ class StageReport(_Frozen):
     artifacts: tuple[Artifact, ...] = ()
 
 
+class DeviceReport(_Frozen):
+    """What was measured on the target's device, apart from what the machine of the run took."""
+
+    machine: str
+    figures: dict[str, dict[str, Figure]]
+    """By file, as in ``RunReport.profile``."""
+    not_measured: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    refused: str | None = None
+    """Why the figures are no evidence for the target, where they aren't."""
+
+
 class RunReport(_Frozen):
     """A whole run."""
 
@@ -88,6 +108,8 @@ class RunReport(_Frozen):
     profile: dict[str, dict[str, Figure]] = {}
     """Figures of each profiled file (``dense.onnx``, ``model.tflite`` ...) on the machine named in
     their origins."""
+    device: DeviceReport | None = None
+    """Absent where no device was reached."""
     verdicts: tuple[Verdict, ...] = ()
     not_measured: tuple[str, ...] = ()
     """What this run could not measure, and why."""
@@ -108,5 +130,6 @@ class Manifest(_Frozen):
     preprocessing: dict[str, Any] | None
     figures: dict[str, dict[str, Figure]]
     """By file name, each with its origin."""
+    device: DeviceReport | None = None
     verdicts: tuple[Verdict, ...]
     versions: dict[str, str]

@@ -7,8 +7,9 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from edgeprune.report.schema import RunReport
+from edgeprune.report.section import Section, Table
 from edgeprune.report.text import plain
-from edgeprune.report.view import OUTCOMES, Section, Table, view
+from edgeprune.report.view import OUTCOMES, view
 
 __all__ = ["render_terminal"]
 

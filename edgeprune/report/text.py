@@ -22,6 +22,8 @@ def show(figure: Figure | None) -> str:
         return f"{figure.value:.2f} {figure.unit}"
     if figure.unit == "x":
         return f"{figure.value:.2f}x"
+    if figure.unit == "J":
+        return f"{_short(figure.value * 1e3)} mJ"
     if figure.unit == "dB":
         return f"{figure.value:.1f} dB"
     return count(figure.value)

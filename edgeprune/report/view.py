@@ -2,17 +2,18 @@
 """What a report shows, in order, for the page and the terminal alike. Pure text in tables."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import PurePath
 
 from edgeprune.figure import Figure, counted
 from edgeprune.gate.budgets import overall
 from edgeprune.gate.verdict import Outcome, Verdict
-from edgeprune.report import text
+from edgeprune.report import measured, text
 from edgeprune.report.origins import origins
 from edgeprune.report.schema import Artifact, RunReport, StageReport
+from edgeprune.report.section import Rows, Section
 
-__all__ = ["OUTCOMES", "Section", "Table", "view"]
+__all__ = ["OUTCOMES", "view"]
 
 OUTCOMES: dict[Outcome, str] = {
     "pass": "yes",
@@ -20,48 +21,7 @@ OUTCOMES: dict[Outcome, str] = {
     "inconclusive": "unclear",
     "not measured": "not measured",
 }
-Row = tuple[str, ...]
 Figures = Mapping[str, Figure]
-
-
-@dataclass(frozen=True)
-class Table:
-    """Rows of text; the first column is on the left, ``left`` names others that are too."""
-
-    columns: Row
-    rows: tuple[Row, ...]
-    left: frozenset[str] = frozenset()
-
-
-@dataclass(frozen=True)
-class Section:
-    """A title, a sentence, a table, and lines below it; all but the title only where there are."""
-
-    title: str
-    table: Table | None = None
-    lines: tuple[str, ...] = ()
-    lead: str = ""
-    """A sentence above the table."""
-    only_page: bool = False
-    """Too much for a terminal."""
-
-
-@dataclass
-class _Rows:
-    """The rows of a table while it is built; remembers in which column something is absent."""
-
-    columns: Row
-    rows: list[Row] = field(default_factory=list)
-    absent: set[tuple[str, str]] = field(default_factory=set)
-
-    def add(self, kind: str, *cells: str) -> None:
-        self.rows.append(cells)
-        for index, cell in enumerate(cells):
-            if cell == text.ABSENT:
-                self.absent.add((kind, self.columns[index]))
-
-    def table(self, *left: str) -> Table:
-        return Table(self.columns, tuple(self.rows), frozenset(left))
 
 
 def view(report: RunReport) -> tuple[Section, ...]:
@@ -70,8 +30,10 @@ def view(report: RunReport) -> tuple[Section, ...]:
         _answer,
         _stages,
         _artifacts,
-        _speed,
-        _memory,
+        measured.on_device,
+        measured.device_memory,
+        measured.speed,
+        measured.memory,
         _losses,
         _not_measured,
         _notes,
@@ -91,7 +53,7 @@ def _answer(report: RunReport) -> Section:
     lead = f"{overall(report.verdicts)}."
     if not report.verdicts:
         return Section(title, lead=lead)
-    rows = _Rows(("budget", "artifact", "limit", "measured", "met?"))
+    rows = Rows(("budget", "artifact", "limit", "measured", "met?"))
     for verdict in report.verdicts:
         figure = text.spread(verdict.figure)
         limit = text.show(counted(verdict.limit, verdict.unit, "limit"))
@@ -118,7 +80,7 @@ def _yes_or_no(verdicts: Sequence[Verdict]) -> str:
 
 def _stages(report: RunReport) -> Section:
     metric = report.metric or "accuracy"
-    rows = _Rows(("stage", metric, "parameters", "MACs", "bytes", "latency"))
+    rows = Rows(("stage", metric, "parameters", "MACs", "bytes", "latency"))
     dense = tuple(name for name in report.profile if name.startswith("dense."))
     for place, stage in enumerate(report.stages):
         _stage_row(rows, "stage", stage.stage, stage.figures)
@@ -131,7 +93,7 @@ def _stages(report: RunReport) -> Section:
     return Section("Stage by stage", rows.table(), tuple(lines))
 
 
-def _stage_row(rows: _Rows, kind: str, name: str, figures: Figures) -> None:
+def _stage_row(rows: Rows, kind: str, name: str, figures: Figures) -> None:
     rows.add(
         kind,
         name,
@@ -171,7 +133,7 @@ def _artifacts(report: RunReport) -> Section | None:
     if not report.artifacts:
         return None
     columns = ("file", "numerics", "size", "smaller", "int8 ops", "float ops", "max error")
-    rows = _Rows((*columns, "SQNR", "top-1"))
+    rows = Rows((*columns, "SQNR", "top-1"))
     for artifact in report.artifacts:
         check = artifact.check
         rows.add(
@@ -219,66 +181,13 @@ def _checks(report: RunReport) -> tuple[str, ...]:
     return tuple(lines)
 
 
-def _speed(report: RunReport) -> Section | None:
-    if not any("latency_p50" in figures for figures in report.profile.values()):
-        return None
-    rows = _Rows(("file", "p50", "p90", "p99", "runs", "speed-up over dense"))
-    lines = []
-    for name, figures in report.profile.items():
-        p50, factor = figures.get("latency_p50"), figures.get("latency_ratio")
-        runs = text.ABSENT if p50 is None or p50.origin.runs is None else str(p50.origin.runs)
-        high, most = (text.show(figures.get(f"latency_p{share}")) for share in (90, 99))
-        rows.add("file", name, text.spread(p50), high, most, runs, text.ratio(factor))
-        if factor is not None:
-            lines += _judge_speed(name, factor)
-    if ("file", "p99") in rows.absent:
-        lines.append(f"{text.ABSENT} in p99: see what was not measured.")
-    return Section(f"Speed on {_machine(report)}", rows.table(), tuple(lines))
-
-
-def _judge_speed(name: str, factor: Figure) -> list[str]:
-    if factor.low is None or factor.high is None:
-        return []
-    if factor.low > 1:
-        return [f"{name} is slower than the dense file here."]
-    if factor.high >= 1:
-        return [f"{name}: no difference to the dense file could be measured here."]
-    return []
-
-
-def _memory(report: RunReport) -> Section | None:
-    keys = ("memory_peak", "memory_model", "load", "first_run")
-    if not any(set(keys) & set(figures) for figures in report.profile.values()):
-        return None
-    rows = _Rows(("file", "peak memory", "of the model", "load", "first run"))
-    for name, figures in report.profile.items():
-        peak, *others = (figures.get(key) for key in keys)
-        rows.add("file", name, text.spread(peak), *map(text.show, others))
-    lines = [
-        "peak memory: a whole process, with Python and the runtime; of the model: what it added."
-    ]
-    if rows.absent:
-        lines.append(f"{text.ABSENT}: see what was not measured.")
-    return Section("Memory and start", rows.table(), tuple(lines))
-
-
-def _machine(report: RunReport) -> str:
-    places = {
-        figure.origin.where
-        for figures in report.profile.values()
-        for key, figure in figures.items()
-        if key.startswith("latency") and figure.origin.where
-    }
-    return " and ".join(sorted(places)) or report.machine
-
-
 def _losses(report: RunReport) -> Section | None:
     steps = _scored(report)
     if len(steps) < 2:
         return None
     changes = [after - before for before, after in ((s.before, s.score.value) for s in steps)]
     worst = min(changes)
-    rows = _Rows(("step", report.metric or "score", "change in points", "lost against dense"))
+    rows = Rows(("step", report.metric or "score", "change in points", "lost against dense"))
     for step, points in zip(steps, changes, strict=True):
         mark = " (most)" if points == worst < 0 else ""
         first = step is steps[0]

@@ -22,9 +22,8 @@ def figure(value: float, unit: str, low: float | None = None, high: float | None
 def one(
     budgets: Budgets, figures: dict[str, Figure], *, device_measured: bool = True, on: str = "local"
 ) -> Verdict:
-    (verdict,) = judge(
-        budgets, {"model.onnx": figures}, target=target(on), device_measured=device_measured
-    )
+    named = {"model.onnx": figures}
+    (verdict,) = judge(budgets, named, target=target(on), device=named if device_measured else None)
     return verdict
 
 
@@ -97,12 +96,10 @@ def test_another_machines_figures_never_pass(budgets: Budgets, figures: dict[str
     assert "--allow-unmeasured" in verdict.reason
 
 
-@pytest.mark.parametrize("device_measured", [True, False])
-def test_what_is_not_there_is_not_measured(device_measured: bool) -> None:
+@pytest.mark.parametrize("device", [{}, {"a": {}}, None])
+def test_what_is_not_there_is_not_measured(device: dict[str, dict[str, Figure]] | None) -> None:
     budgets = Budgets(size=1, latency=1, memory=1, drop=1)
-    verdicts = judge(
-        budgets, {"a": {}, "b": {}}, target=target(hint=None), device_measured=device_measured
-    )
+    verdicts = judge(budgets, {"a": {}, "b": {}}, target=target(hint=None), device=device)
     assert [(v.artifact, v.budget) for v in verdicts] == [
         (artifact, budget) for artifact in "ab" for budget in ("size", "latency", "memory", "drop")
     ]
@@ -110,16 +107,32 @@ def test_what_is_not_there_is_not_measured(device_measured: bool) -> None:
     assert all(v.figure is None and v.reason.endswith(".") for v in verdicts)
 
 
+def test_the_devices_own_figures_count() -> None:
+    here = {"a": {"latency_p50": figure(0.001, "s"), "memory_peak": figure(10, "B")}}
+    there = {"a": {"latency_p50": figure(0.1, "s"), "memory_peak": figure(1000, "B")}}
+    verdicts = judge(Budgets(latency=0.01, memory=100), here, target=target(), device=there)
+    assert [v.outcome for v in verdicts] == ["fail", "fail"]
+    assert [v.figure for v in verdicts] == list(there["a"].values())
+
+
+def test_the_memory_of_a_microcontroller_is_its_arena() -> None:
+    device = target().device.model_copy(update={"flash": 2**20})
+    small = target().model_copy(update={"device": device})
+    there = {"a": {"memory_peak": figure(10**9, "B"), "arena": figure(58_336, "B")}}
+    (verdict,) = judge(Budgets(memory=60_000), {"a": {}}, target=small, device=there)
+    assert (verdict.outcome, verdict.figure) == ("pass", there["a"]["arena"])
+    (verdict,) = judge(Budgets(memory=60_000), {"a": {}}, target=target(), device=there)
+    assert verdict.outcome == "fail"
+
+
 def test_size_and_drop_need_no_device() -> None:
     figures = {"bytes": counted(1, "B", ""), "drop": figure(0, "points")}
-    verdicts = judge(
-        Budgets(size=1, drop=0), {"a": figures}, target=target(), device_measured=False
-    )
+    verdicts = judge(Budgets(size=1, drop=0), {"a": figures}, target=target(), device=None)
     assert {v.outcome for v in verdicts} == {"pass"}
 
 
 def test_no_budget_judges_nothing() -> None:
-    assert judge(Budgets(), {"a": {}}, target=target(), device_measured=True) == ()
+    assert judge(Budgets(), {"a": {}}, target=target(), device=None) == ()
     assert passed(())
     assert overall(()) == "no budget was set, so nothing was judged"
 

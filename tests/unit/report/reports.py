@@ -3,7 +3,14 @@
 
 from edgeprune.figure import Figure, counted, measured
 from edgeprune.gate import judge
-from edgeprune.report.schema import Artifact, Check, RunReport, StageReport, TensorInfo
+from edgeprune.report.schema import (
+    Artifact,
+    Check,
+    DeviceReport,
+    RunReport,
+    StageReport,
+    TensorInfo,
+)
 from edgeprune.target import Budgets, Device, Reach, Runtime, Target
 
 WHERE = "A CPU, 2 cores, Linux 6.1 x86_64"
@@ -134,11 +141,29 @@ def full(device_measured: bool = True) -> RunReport:
         ),
         artifacts=artifacts,
         profile=profile,
-        verdicts=judge(budgets, figures, target=target(), device_measured=device_measured),
+        verdicts=judge(
+            budgets, figures, target=target(), device=figures if device_measured else None
+        ),
         not_measured=("dense.onnx: latency_p99: 50 runs a block are too few, 100 are needed",),
         machine=WHERE,
         versions={"torch": "2.13.0", "edgeprune": "0.1.0"},
     )
+
+
+def reached() -> RunReport:
+    """With figures of the device besides those of the machine of the run."""
+    report = full(device_measured=False)
+    figures = {"model.onnx": profiled(3.6, 98_600, 0.5), "model.tflite": profiled(8.1, 105_000)}
+    figures["model.onnx"]["energy"] = taken(0.0123, "J")
+    figures["model.tflite"]["arena"] = taken(779_000, "B", 779_000, 779_000, runs=3)
+    verdicts = judge(Budgets(latency=0.005, memory=10**8), figures, target=target(), device=figures)
+    device = DeviceReport(
+        machine="A board, 4 cores, Linux 6.6 aarch64",
+        figures=figures,
+        not_measured=("model.onnx: arena: its runtime is older than 1.28",),
+        notes=("model.onnx: 1 of 6 blocks were disturbed (throttled) and left out",),
+    )
+    return report.model_copy(update={"device": device, "verdicts": verdicts})
 
 
 def bare() -> RunReport:

@@ -16,6 +16,7 @@ REPORTS = {
     "full": reports.full(),
     "elsewhere": reports.full(device_measured=False),
     "bare": reports.bare(),
+    "reached": reports.reached(),
 }
 
 
