@@ -39,6 +39,9 @@ class Device(Config):
     """Of the smallest variant. Absent only for ``reach.how = "local"``."""
     flash: Bytes | None = None
     """Program memory, where the model file lives in it (microcontrollers)."""
+    model: Text | None = None
+    """How the board names itself (the start of ``/proc/device-tree/model``). What was measured on a
+    board of another name is no evidence for this target."""
     note: Text | None = None
 
 
@@ -85,6 +88,8 @@ class Reach(Config):
     how: Literal["local", "ssh", "adb", "browser", "simulator", "none"]
     hint: Text | None = None
     """What a person does to measure there."""
+    device: Text | None = None
+    """Name or address of the one at hand (``ssh://pi@board``), where there is no ``--device``."""
     emulator: Literal["cortex-a53", "cortex-a57", "cortex-a72", "cortex-a76"] | None = None
     """QEMU's name of the CPU that stands for it in ``emulated:TARGET``; absent: there is none."""
 
