@@ -23,6 +23,8 @@ from pathlib import Path
 
 import pytest
 
+from edgeprune.device.ssh import SshOptions
+
 __all__ = ["PROGRAM", "Server", "needs_sshd", "sshd"]
 
 PROGRAM = "/usr/sbin/sshd"
@@ -69,6 +71,10 @@ class Server:
         """``SHA256:...`` of the present host key."""
         command = ["ssh-keygen", "-l", "-E", "sha256", "-f", str(self.folder / "host.pub")]
         return subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[1]
+
+    def options(self) -> SshOptions:
+        """What logs in; no configuration of the machine's own users is read."""
+        return SshOptions(self.known_hosts, self.identity, extra=("-F", "none"))
 
     def host_key(self) -> str:
         """The present host key as ``TYPE BASE64``."""
