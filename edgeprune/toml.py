@@ -4,12 +4,15 @@
 Validation is strict: ``threads = "4"`` and ``threads = true`` are errors, not the number 4 or 1.
 """
 
+from __future__ import annotations
+
 import json
 import re
 import tomllib
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Any, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_core import ErrorDetails
@@ -105,7 +108,7 @@ def _keys(kind: type[BaseModel], location: tuple[int | str, ...]) -> tuple[str, 
     """The keys of the TOML file on the way to an error, without pydantic's own union labels."""
     keys: list[str] = []
     for part in location:
-        known = _fields_at(kind, tuple(keys))
+        known = _table_at(kind, tuple(keys)) is not None
         if known or isinstance(part, int) or not keys:
             keys.append(str(part))
     return tuple(keys)
@@ -113,13 +116,34 @@ def _keys(kind: type[BaseModel], location: tuple[int | str, ...]) -> tuple[str, 
 
 def _fields_at(kind: type[BaseModel], keys: tuple[str, ...]) -> list[str]:
     """The keys that a table may have; empty where ``keys`` lead to something else."""
+    found = _table_at(kind, keys)
+    return list(found.model_fields) if isinstance(found, type) else []
+
+
+def _table_at(kind: type[BaseModel], keys: tuple[str, ...]) -> type[BaseModel] | _Named | None:
+    """What ``keys`` lead to, where that is a table: of known keys, or of names to tables."""
+    found: type[BaseModel] | _Named | None = kind
     for key in keys:
-        field = kind.model_fields.get(key)
-        if field is None:
-            return []
-        options = (field.annotation, *get_args(field.annotation))
-        nested = [o for o in options if isinstance(o, type) and issubclass(o, BaseModel)]
-        if not nested:
-            return []
-        kind = nested[0]
-    return list(kind.model_fields)
+        if isinstance(found, _Named):
+            found = found.kind
+        else:
+            field = None if found is None else found.model_fields.get(key)
+            found = None if field is None else _table(field.annotation)
+    return found
+
+
+@dataclass(frozen=True)
+class _Named:
+    """A table whose keys are the user's names."""
+
+    kind: type[BaseModel]
+
+
+def _table(annotation: object) -> type[BaseModel] | _Named | None:
+    for option in (annotation, *get_args(annotation)):
+        if isinstance(option, type) and issubclass(option, BaseModel):
+            return option
+        if get_origin(option) is dict:
+            inner = _table(get_args(option)[1])
+            return _Named(inner) if isinstance(inner, type) else None
+    return None
