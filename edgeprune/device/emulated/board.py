@@ -42,16 +42,17 @@ def board_files(target: Target, cpu: str, isa: Sequence[str]) -> dict[str, str]:
     """Text of each file that the board has in place of the host's, by its path from the root.
 
     Args:
-        target: Its cores, RAM and title are told.
+        target: Its cores, RAM and name are told.
         cpu: QEMU's name of the CPU.
         isa: The instruction sets to tell of.
     """
     device = target.device
     cores = device.cores or 1
     listed = "0" if cores == 1 else f"0-{cores - 1}"
+    name = device.model or device.title
     files = {
-        "proc/cpuinfo": _cpuinfo(device.title, cores, MIDR[cpu], isa),
-        "proc/device-tree/model": device.title + "\0",
+        "proc/cpuinfo": _cpuinfo(name, cores, MIDR[cpu], isa),
+        "proc/device-tree/model": name + "\0",
         "sys/devices/system/cpu/possible": listed + "\n",
         "sys/devices/system/cpu/present": listed + "\n",
         "sys/devices/system/cpu/online": listed + "\n",
@@ -61,7 +62,7 @@ def board_files(target: Target, cpu: str, isa: Sequence[str]) -> dict[str, str]:
     return files
 
 
-def _cpuinfo(title: str, cores: int, midr: int, isa: Sequence[str]) -> str:
+def _cpuinfo(name: str, cores: int, midr: int, isa: Sequence[str]) -> str:
     facts = (
         f"Features\t: {' '.join(isa)}\n"
         f"CPU implementer\t: 0x{midr >> 24:02x}\n"
@@ -71,4 +72,4 @@ def _cpuinfo(title: str, cores: int, midr: int, isa: Sequence[str]) -> str:
         f"CPU revision\t: {midr & 0xF}\n\n"
     )
     each = "".join(f"processor\t: {core}\n{facts}" for core in range(cores))
-    return f"{each}Model\t\t: {title}\n"
+    return f"{each}Model\t\t: {name}\n"

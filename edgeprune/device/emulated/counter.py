@@ -48,8 +48,9 @@ def make_counter(folder: Path, launcher: Path) -> str | None:
 
 def counting(folder: Path, out: Path) -> tuple[str, ...]:
     """Words that, before the launcher's, let it append each marker's count to the file ``out``."""
-    library = str(folder.resolve() / _LIBRARY).replace(",", ",,")
-    return ("env", f"QEMU_PLUGIN=file={library},out={str(out.resolve()).replace(',', ',,')}")
+    library, file = (str(path.resolve()).replace(",", ",,") for path in (folder / _LIBRARY, out))
+    # sets and dictionaries in the same order in each process, or the counts wander
+    return ("env", "PYTHONHASHSEED=0", f"QEMU_PLUGIN=file={library},out={file}")
 
 
 def read_counts(out: Path, empty: int, runs: int) -> list[int]:

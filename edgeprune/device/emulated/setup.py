@@ -72,7 +72,8 @@ class Board:
         """One sentence."""
         versions = ", ".join(f"{name} {number}" for name, number in self.versions.items())
         lacking = f", without {' '.join(self.lacking)}" if self.lacking else ""
-        count = "can be counted" if self.uncounted is None else f"can't be: {self.uncounted}"
+        counted = self.uncounted is None
+        count = "can be counted" if counted else f"can't be counted: {self.uncounted}"
         return (
             f"{self.title}, emulated by QEMU {self.qemu} as {self.cpu}{lacking}: Debian "
             f"{self.debian} arm64, Python {self.python}, {versions}; instructions {count}"
@@ -136,7 +137,8 @@ def _cpu(target: Target) -> str:
 
 
 def _key(target: Target, tools: Tools) -> str:
-    device = target.device.model_dump(mode="json", include={"title", "cores", "isa", "ram"})
+    told = {"title", "model", "cores", "isa", "ram"}
+    device = target.device.model_dump(mode="json", include=told)
     parts = [_LAYOUT, device, target.reach.emulator, wheels_of(target), tools.qemu, tools.version]
     text = json.dumps(parts, sort_keys=True) + SOURCE.read_text(encoding="utf-8")
     return hashlib.sha256(text.encode()).hexdigest()

@@ -1,21 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
 """The programs of this machine that make and run an emulated board."""
 
-import os
 import re
 import shutil
-import signal
-import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from edgeprune.device.local import LocalShell
 from edgeprune.errors import DeviceError, InputError
 
 __all__ = ["Debian", "Tools", "find_debian", "find_tools", "start"]
 
 _INSTALL = "apt-get install --no-install-recommends mmdebstrap qemu-user"
-_PATIENCE = 5.0
 
 
 @dataclass(frozen=True)
@@ -87,40 +84,12 @@ def start(
     Raises:
         DeviceError: It failed, or took longer.
     """
-    process = subprocess.Popen(
-        words,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        env={**os.environ, **(environment or {})},
-        encoding="utf-8",
-        errors="replace",
-        start_new_session=True,
-    )
-    name = Path(words[0]).name
-    try:
-        out, err = process.communicate(timeout=timeout)
-    except BaseException as error:
-        _end(process)
-        if isinstance(error, subprocess.TimeoutExpired):
-            raise DeviceError(f"{name} took more than {timeout:.0f} s and was stopped") from None
-        raise
-    if process.returncode:
-        raise DeviceError(f"{name} failed ({process.returncode}): {_cause(err or out)}")
-    return out
-
-
-def _end(process: subprocess.Popen[str]) -> None:
-    for number in (signal.SIGTERM, signal.SIGKILL):
-        try:
-            os.killpg(process.pid, number)
-            process.communicate(timeout=_PATIENCE)
-        except ProcessLookupError:
-            break
-        except subprocess.TimeoutExpired:
-            continue
-        break
-    process.wait()
+    done = LocalShell(environment=environment).run(words, timeout=timeout)
+    told = done.out.decode("utf-8", errors="replace")
+    if done.code:
+        cause = _cause(done.err or told)
+        raise DeviceError(f"{Path(words[0]).name} failed ({done.code}): {cause}")
+    return told
 
 
 def _cause(text: str) -> str:

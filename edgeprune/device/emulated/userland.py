@@ -16,8 +16,9 @@ from edgeprune.target import Target
 
 __all__ = ["build_userland", "install_wheels", "python_of", "wheels_of"]
 
-_PACKAGES = ("base-files", "python3", "libstdc++6", "libgcc-s1")
-"""The last two are what the wheels need of the system besides libc."""
+_PACKAGES = ("base-files", "python3", "libstdc++6", "libgcc-s1", "busybox-static")
+"""The two libraries are what the wheels need of the system besides libc; busybox is a shell for
+whoever enters the folder by chroot."""
 _GLIBC = (17, 26, 27, 28, 31, 34, 35, 36)
 """manylinux_2_N platforms that a current Debian runs."""
 _WHEELS = ("onnxruntime", "ai-edge-litert")
@@ -43,10 +44,8 @@ def wheels_of(target: Target) -> tuple[str, ...]:
     return wheels
 
 
-def build_userland(
-    root: Path, tools: Tools, debian: Debian, scratch: Path, *, packages: Sequence[str] = ()
-) -> None:
-    """Unpack Debian's arm64 Python, and ``packages`` besides, to the new folder ``root``.
+def build_userland(root: Path, tools: Tools, debian: Debian, scratch: Path) -> None:
+    """Unpack Debian's arm64 Python to the new folder ``root``.
 
     Raises:
         DeviceError: mmdebstrap failed, most likely because the archive can't be reached.
@@ -55,7 +54,7 @@ def build_userland(
         tools.mmdebstrap,
         *("--quiet", "--mode=root" if os.geteuid() == 0 else "--mode=chrootless"),
         *("--variant=extract", "--architectures=arm64"),
-        f"--include={','.join((*_PACKAGES, *packages))}",
+        f"--include={','.join(_PACKAGES)}",
         *(debian.suite, str(root), f"deb {debian.mirror} {debian.suite} main"),
     ]
     start(words, timeout=_UNPACKING, environment={"TMPDIR": str(scratch)})
