@@ -65,6 +65,7 @@ class MissingExtra(InputError):
     """A package of an optional extra isn't installed."""
 
     def __init__(self, package: str, extra: str) -> None:
+        self.package = package
         super().__init__(
             f"this command needs {package}, which isn't installed: pip install 'edgeprune[{extra}]'"
         )

@@ -16,10 +16,21 @@ import numpy as np
 from edgeprune.errors import InputError
 from edgeprune.profiler.runtime import TensorSpec
 
-__all__ = ["random_inputs", "real_inputs"]
+__all__ = ["job_inputs", "random_inputs", "real_inputs"]
 
 if TYPE_CHECKING:
     Array = np.ndarray[Any, Any]
+
+
+def job_inputs(specs: Sequence[TensorSpec], job: dict[str, Any]) -> list[Array]:
+    """One batch of what ``job`` (see ``worker``) wants a file with the inputs ``specs`` run on.
+
+    Raises:
+        InputError: There is none that fits.
+    """
+    if job["inputs"] is None:
+        return random_inputs(specs, job["seed"])
+    return real_inputs(specs, Path(job["inputs"]))
 
 
 def random_inputs(specs: Sequence[TensorSpec], seed: int) -> list[Array]:
@@ -35,11 +46,12 @@ def random_inputs(specs: Sequence[TensorSpec], seed: int) -> list[Array]:
     return [_random(spec, generator) for spec in specs]
 
 
-def real_inputs(specs: Sequence[TensorSpec], path: Path) -> list[Array]:
+def real_inputs(specs: Sequence[TensorSpec], path: Path, *, whole: bool = False) -> list[Array]:
     """Arrays of the ``.npz`` file ``path``: by the inputs' names, else in the order of the file.
 
     An array with more samples than a batch is cut to one batch (one sample where the batch is
-    dynamic). Images saved as NCHW are turned where the input is NHWC, and the other way round.
+    dynamic), unless all of it is wanted (``whole``). Images saved as NCHW are turned where the
+    input is NHWC, and the other way round.
 
     Raises:
         InputError: The file can't be read, or its arrays don't fit the inputs.
@@ -60,7 +72,7 @@ def real_inputs(specs: Sequence[TensorSpec], path: Path) -> list[Array]:
             )
         values = list(arrays.values())
         arrays = {spec.name: values[index] for index, spec in enumerate(specs)}
-    return [_fit(spec, arrays[spec.name], path) for spec in specs]
+    return [_fit(spec, arrays[spec.name], path, whole) for spec in specs]
 
 
 def _random(spec: TensorSpec, generator: np.random.Generator) -> Array:
@@ -83,22 +95,23 @@ def _random(spec: TensorSpec, generator: np.random.Generator) -> Array:
     return generator.integers(limits.min, limits.max, size=sizes, endpoint=True).astype(dtype)
 
 
-def _fit(spec: TensorSpec, array: Array, path: Path) -> Array:
+def _fit(spec: TensorSpec, array: Array, path: Path, whole: bool) -> Array:
     candidates = [array]
     if array.ndim == 4:
         candidates += [array.transpose(0, 2, 3, 1), array.transpose(0, 3, 1, 2)]
     for candidate in candidates:
         batch = spec.shape[0] if spec.shape and isinstance(spec.shape[0], int) else 1
-        if candidate.ndim and len(candidate) > batch:
+        if candidate.ndim and len(candidate) > batch and not whole:
             candidate = candidate[:batch]
-        if _same(spec.shape, candidate.shape) and np.can_cast(
+        given = (batch, *candidate.shape[1:]) if whole and candidate.ndim else candidate.shape
+        if _same(spec.shape, given) and np.can_cast(
             candidate.dtype, spec.dtype, casting="same_kind"
         ):
             return np.ascontiguousarray(candidate.astype(spec.dtype)).reshape(candidate.shape)
     wanted = "x".join(map(str, spec.shape)) or "scalar"
-    given = "x".join(map(str, array.shape)) or "scalar"
+    found = "x".join(map(str, array.shape)) or "scalar"
     raise InputError(
-        f"{path}: input {spec.name} is {spec.dtype} {wanted}, the array is {array.dtype} {given}"
+        f"{path}: input {spec.name} is {spec.dtype} {wanted}, the array is {array.dtype} {found}"
     )
 
 
