@@ -27,15 +27,25 @@ _TICK = 0.5
 class LocalShell:
     """Programs of this machine.
 
-    ``folder`` is where programs start; ``environment`` is added to this process's own.
+    Args:
+        folder: Where programs start; ``None``: where this process is.
+        environment: Added to this process's own.
+        name: The device, for messages; an emulated one runs here under its own.
     """
 
-    name = "local"
-
     def __init__(
-        self, folder: Path | None = None, environment: Mapping[str, str] | None = None
+        self,
+        folder: Path | None = None,
+        environment: Mapping[str, str] | None = None,
+        *,
+        name: str = "local",
     ) -> None:
-        self._folder, self._environment = folder, environment
+        self._folder, self._environment, self._name = folder, environment, name
+
+    @property
+    def name(self) -> str:
+        """The device."""
+        return self._name
 
     def run(
         self,

@@ -9,7 +9,16 @@ from pathlib import Path
 from edgeprune.device.address import Address
 from edgeprune.errors import DeviceError, InputError
 
-__all__ = ["SshOptions", "base_words", "explain", "host_words", "known_hosts_option", "quote"]
+__all__ = [
+    "SshOptions",
+    "base_words",
+    "configured",
+    "explain",
+    "host_words",
+    "known_hosts_option",
+    "quote",
+    "quoted_path",
+]
 
 
 @dataclass(frozen=True)
@@ -72,17 +81,22 @@ def host_words(address: Address) -> list[str]:
     return [*words, "--", address.name]
 
 
-def known_hosts_option(address: Address, options: SshOptions, *first: Path) -> list[str]:
-    """Have ssh read ``first``, the user's own files of host keys, and edgeprune's.
+def configured(address: Address, options: SshOptions) -> dict[str, str]:
+    """What ssh's configuration says of a host, by key in small letters: ``hostname``, ``port`` ...
 
     Raises:
-        InputError: The user's configuration of ssh is wrong.
+        InputError: The configuration is wrong.
         DeviceError: There is no ssh.
     """
     command = [*base_words(options), "-G", *host_words(address)]
     try:
         told = subprocess.run(
-            command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
+            command,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            encoding="utf-8",
+            errors="surrogateescape",
+            check=False,
         )
     except FileNotFoundError:
         raise DeviceError(
@@ -90,16 +104,31 @@ def known_hosts_option(address: Address, options: SshOptions, *first: Path) -> l
         ) from None
     if told.returncode:
         raise InputError(f"{address}: ssh refuses its configuration: {_last(told.stderr)}")
-    found = re.search(r"^userknownhostsfile (.*)$", told.stdout, re.MULTILINE)
+    lines = (line.partition(" ") for line in told.stdout.splitlines())
+    return {key: value for key, _, value in lines}
+
+
+def known_hosts_option(address: Address, options: SshOptions, *first: Path) -> list[str]:
+    """Have ssh read ``first``, the user's own files of host keys, and edgeprune's.
+
+    Raises:
+        InputError: The user's configuration of ssh is wrong.
+        DeviceError: There is no ssh.
+    """
+    found = configured(address, options).get("userknownhostsfile", "none")
     # ssh prints the names absolute and unquoted, so that a space may be one inside a name
-    files = re.split(r" (?=/)", found[1]) if found and found[1] != "none" else []
+    files = [] if found == "none" else re.split(r" (?=/)", found)
     own = [] if options.known_hosts is None else [options.known_hosts]
-    names = [_quoted(path) for path in (*first, *map(Path, files), *own)]
+    names = [quoted_path(path) for path in (*first, *map(Path, files), *own)]
     return ["-o", f"UserKnownHostsFile={' '.join(names) or 'none'}"]
 
 
-def _quoted(path: Path) -> str:
-    """For a value of ssh's configuration, which expands ``%`` in it."""
+def quoted_path(path: Path) -> str:
+    """A path as a value of ssh's configuration, which expands ``%`` in it.
+
+    Raises:
+        InputError: It has characters that no quoting keeps.
+    """
     text = str(path.absolute()).replace("%", "%%")
     if re.search(r'["\\]|\$\{', text):
         raise InputError(f"{path}: ssh can't take a quote, a backslash or ${{ in this name")
@@ -148,7 +177,11 @@ def _changed(options: SshOptions, said: str) -> str:
     fingerprint = re.search(r"^(SHA256:\S+?)\.?\s*$", said, re.MULTILINE)
     host = re.search(r"^Host key for (\S+) has changed", said, re.MULTILINE)
     name = host[1] if host else "HOST"
-    own = options.known_hosts is not None and place and Path(place[1]) == options.known_hosts
+    own = (
+        options.known_hosts is not None
+        and place
+        and Path(place[1]) == options.known_hosts.absolute()
+    )
     forget = (
         "`edgeprune device remove NAME`"
         if own

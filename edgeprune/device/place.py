@@ -1,0 +1,148 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where the agent and the files that it is asked about are: here, or copied to a device."""
+
+import contextlib
+import secrets
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Protocol
+
+from edgeprune.device import archive
+from edgeprune.device.shell import Shell
+from edgeprune.device.transfer import failure, get, put
+from edgeprune.errors import DeviceError, InputError
+from edgeprune.progress import Progress
+from edgeprune.workspace import file_hash
+
+__all__ = ["Here", "Place", "There"]
+
+_QUICK = 120.0
+"""Seconds for a command that does next to nothing."""
+
+
+class Place(Protocol):
+    """Where the agent and its files are."""
+
+    def program(self, progress: Progress | None) -> tuple[str, ...]:
+        """The words after Python's that start the agent."""
+
+    def put(self, path: Path, copy: int, progress: Progress | None) -> str:
+        """Have a file there; its path there, where ``copy`` 0, 1 ... tells equal ones apart."""
+
+    def fresh(self, path: Path) -> contextlib.AbstractContextManager[str]:
+        """A path there for a file that the agent writes, which is removed at the end."""
+
+    def get(self, there: str, path: Path) -> None:
+        """Bring that file here."""
+
+    def clean(self) -> None:
+        """Remove what was put there."""
+
+
+class Here:
+    """On this machine every file is used where it is."""
+
+    def program(self, progress: Progress | None) -> tuple[str, ...]:
+        """The words after Python's that start the agent."""
+        return ("-m", "edgeprune.profiler")
+
+    def put(self, path: Path, copy: int, progress: Progress | None) -> str:
+        """Have a file there; its path there."""
+        return str(path.absolute())
+
+    @contextlib.contextmanager
+    def fresh(self, path: Path) -> Iterator[str]:
+        """A path there for a file that the agent writes."""
+        yield str(path.absolute())
+
+    def get(self, there: str, path: Path) -> None:
+        """It was written to its place."""
+
+    def clean(self) -> None:
+        """Nothing was put anywhere."""
+
+
+class There:
+    """A device that gets copies: ``FOLDER/edgeprune-agent-SHA12.pyz``, ``FOLDER/SHA12/NAME``."""
+
+    def __init__(self, shell: Shell, folder: str, keep: bool) -> None:
+        self._shell, self._wanted, self._keep = shell, folder, keep
+        self._folder: str | None = None
+        self._program: str | None = None
+        self._put: set[str] = set()
+
+    def program(self, progress: Progress | None) -> tuple[str, ...]:
+        """The words after Python's that start the agent."""
+        if self._program is None:
+            name = archive.name()
+            there = f"{self._home()}/{name}"
+            with tempfile.TemporaryDirectory(prefix="edgeprune-") as folder:
+                path = Path(folder) / name
+                path.write_bytes(archive.build())
+                put(self._shell, path, there, progress)
+            self._program = there
+        return (self._program,)
+
+    def put(self, path: Path, copy: int, progress: Progress | None) -> str:
+        """Have a file there; its path there."""
+        try:
+            digest = file_hash(path)
+        except OSError as error:
+            raise InputError(f"{path}: can't be read: {error.strerror}") from None
+        folder = digest[:12] + (f"-{copy}" if copy else "")
+        there = f"{self._home()}/{folder}/{path.name}"
+        if there not in self._put:
+            put(self._shell, path, there, progress)
+            self._put.add(there)
+        return there
+
+    @contextlib.contextmanager
+    def fresh(self, path: Path) -> Iterator[str]:
+        """A path there for a file that the agent writes."""
+        folder = f"{self._home()}/run-{secrets.token_hex(6)}"
+        there = f"{folder}/{path.name}"
+        done = self._shell.script('mkdir -- "$1"', folder, timeout=_QUICK)
+        if done.code:
+            raise failure(self._shell, folder, done)
+        try:
+            yield there
+        finally:
+            with contextlib.suppress(DeviceError):
+                self._shell.script(_REMOVE, there, timeout=_QUICK)
+
+    def get(self, there: str, path: Path) -> None:
+        """Bring that file here."""
+        get(self._shell, there, path)
+
+    def clean(self) -> None:
+        """Remove what was put there."""
+        if self._put and not self._keep:
+            self._shell.script(_REMOVE, *sorted(self._put), timeout=_QUICK)
+            self._put.clear()
+
+    def _home(self) -> str:
+        if self._folder is None:
+            done = self._shell.script(_FIND, self._wanted, timeout=_QUICK)
+            if done.code:
+                raise failure(self._shell, self._wanted, done)
+            self._folder = done.out.decode(errors="surrogateescape").rpartition(_MARK)[2][:-1]
+        return self._folder
+
+
+_MARK = "edgeprune-folder "
+_FIND = f"""
+LC_ALL=C; export LC_ALL
+case $1 in
+  "~") folder=$HOME ;;
+  "~/"*) folder=$HOME/${{1#"~/"}} ;;
+  /*) folder=$1 ;;
+  *) folder=$HOME/$1 ;;
+esac
+mkdir -p -- "$folder" && cd -- "$folder" || exit 1
+printf '{_MARK}%s\\n' "$(pwd -P)"
+"""
+_REMOVE = """
+for file do rm -f -- "$file"; rmdir -- "${file%/*}" 2>/dev/null; done
+exit 0
+"""
