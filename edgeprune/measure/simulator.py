@@ -96,8 +96,7 @@ def measure_tflm(
     environment = find(folder)
     if environment is None:
         raise DeviceError(
-            f"tflm: no environment with TensorFlow Lite Micro in {folder}; "
-            "`edgeprune device add tflm` makes it"
+            f"{folder}: TensorFlow Lite Micro isn't set up there: edgeprune device add tflm"
         )
     found = _Found(f"{environment.name} (64 bits, reference kernels) on {describe()}")
     with (progress or Silent()).bar("measuring in TensorFlow Lite Micro", len(files)) as bar:
@@ -139,8 +138,7 @@ class _Found:
         except (InputError, DeviceError) as error:
             self.missing.append(str(error))
             return
-        arena = self._arena(examined.arena)
-        self.figures[name] |= {"arena": arena, "memory_peak": arena}
+        self.figures[name]["arena"] = self._arena(examined.arena)
         steps = examined.steps
         exact = compare(examined.outputs, reference_outputs(path, arrays), steps)
         here = compare(examined.outputs, _run(session, arrays), steps)

@@ -219,7 +219,7 @@ def test_bad_files_are_named(folder: Path, files: Files, tmp_path: Path) -> None
 
 
 def test_without_the_environment_the_way_to_it_is_told(files: Files, tmp_path: Path) -> None:
-    with pytest.raises(DeviceError, match="`edgeprune device add tflm` makes it"):
+    with pytest.raises(DeviceError, match="isn't set up there: edgeprune device add tflm"):
         measure_tflm({"model.tflite": files("digits-int8")}, folder=tmp_path / "none")
 
 

@@ -6,13 +6,7 @@ inside it, ``examine`` asks it about one file. The memory that it reports is the
 its time is this machine's and is never told.
 """
 
-from edgeprune.device.tflm.environment import (
-    PACKAGE,
-    Environment,
-    default_folder,
-    find,
-    set_up,
-)
+from edgeprune.device.tflm.environment import PACKAGE, Environment, find, set_up
 from edgeprune.device.tflm.examine import Arena, Examined, examine
 
 __all__ = [
@@ -20,7 +14,6 @@ __all__ = [
     "Arena",
     "Environment",
     "Examined",
-    "default_folder",
     "examine",
     "find",
     "set_up",

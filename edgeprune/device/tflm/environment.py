@@ -12,13 +12,11 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from platformdirs import user_cache_path
-
 from edgeprune.errors import DeviceError, InputError, OutputError
 from edgeprune.progress import Progress
 from edgeprune.workspace import staged, write
 
-__all__ = ["PACKAGE", "Environment", "default_folder", "find", "set_up"]
+__all__ = ["PACKAGE", "Environment", "find", "set_up"]
 
 PACKAGE = "tflite-micro"
 _VERSION = "0.dev20261023182759"
@@ -38,11 +36,6 @@ class Environment:
     """Its interpreter, absolute."""
     name: str
     """Package and version."""
-
-
-def default_folder() -> Path:
-    """Where the environment is kept unless the user says otherwise: in the user's cache."""
-    return Path(user_cache_path("edgeprune")) / "tflm"
 
 
 def find(folder: Path) -> Environment | None:
