@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from edgeprune import health
 from edgeprune.data import Data
 from edgeprune.export import artifact_runner
 from edgeprune.figure import counted
@@ -72,9 +73,19 @@ def result_files(report: RunReport, run: Run, final: Step) -> dict[str, Path | s
     """The files of a result, by name: a file to copy, or a text to write."""
     files = final.files() | {"model.pt2": final.folder / "model.pt2"}
     texts = {"report.json": to_json(report), "report.md": markdown(report)}
+    data, health_file = run.context.data, run.work.folder / health.FILE
+    recorded = health.record(
+        report.artifacts,
+        files,
+        final.model,
+        health_file,
+        data=data,
+        seed=run.context.seed,
+        threads=run.context.threads,
+    )
+    files[health.FILE] = health_file
     hashes = {name: file_hash(path) for name, path in files.items()}
     hashes |= {name: sha256(text.encode()).hexdigest() for name, text in texts.items()}
-    data = run.context.data
     manifest = Manifest(
         run=run.work.key,
         target=report.target,
@@ -84,6 +95,7 @@ def result_files(report: RunReport, run: Run, final: Step) -> dict[str, Path | s
         figures=report.profile,
         verdicts=report.verdicts,
         versions=report.versions,
+        health=recorded,
     )
     return files | texts | {"manifest.json": to_json(manifest)}
 

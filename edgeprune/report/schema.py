@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from edgeprune.deploy.health import Health
 from edgeprune.figure import Figure
 from edgeprune.gate.verdict import Verdict
 from edgeprune.recipe import Format, Numerics
@@ -133,3 +134,5 @@ class Manifest(_Frozen):
     device: DeviceReport | None = None
     verdicts: tuple[Verdict, ...]
     versions: dict[str, str]
+    health: Health | None = None
+    """What each artifact answers to one batch; absent in manifests of earlier versions."""

@@ -12,7 +12,9 @@ import torch
 from torch import nn
 
 from edgeprune.cli.main import main
+from edgeprune.deploy.health import read_batch
 from edgeprune.model import Event, capture, parameters, read, save
+from edgeprune.profiler.runtime import open_session
 from edgeprune.report import read_manifest, read_report
 from edgeprune.report.schema import RunReport
 from tests.e2e.support import tree
@@ -52,6 +54,7 @@ def test_result_is_whole_and_alone(full: Path) -> None:
         + [
             f"rpi4/{name}"
             for name in (
+                "health.npz",
                 "manifest.json",
                 "model.onnx",
                 "model.pt2",
@@ -72,6 +75,19 @@ def test_manifest_has_the_hash_of_each_file(full: Path) -> None:
     assert manifest.preprocessing is not None
     layouts = {artifact.file: artifact.inputs[0].layout for artifact in manifest.artifacts}
     assert layouts == {"model.onnx": "NCHW", "model.tflite": "NHWC"}
+
+
+def test_manifest_tells_what_each_artifact_answers(full: Path) -> None:
+    folder = full / "out" / "rpi4"
+    health = read_manifest(folder / "manifest.json").health
+    assert health is not None
+    assert health.inputs == "evaluation data"
+    for name, expected in health.artifacts.items():
+        batch = read_batch(folder / health.file, name, expected)
+        got = open_session(folder / name).run(list(batch.inputs))
+        assert np.array_equal(got[0], batch.outputs[0]), name
+        assert "int8 step" in expected.outputs[0].why
+    assert set(health.artifacts) == {"model.onnx", "model.tflite"}
 
 
 def test_each_stage_answers_for_itself(full: Path) -> None:
