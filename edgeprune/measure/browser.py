@@ -1,0 +1,279 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Measure artifacts in WebAssembly: in Node, or in headless Chromium.
+
+What is measured is the runtime of a web page on this machine's CPU, not a visitor's machine.
+"""
+
+import base64
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgeprune.device import web
+from edgeprune.errors import DeviceError, InputError
+from edgeprune.figure import Figure, counted, measured
+from edgeprune.measure.figures import Origins, Samples, clean_blocks, summarize
+from edgeprune.measure.result import Profile
+from edgeprune.measure.rounds import WARMUP, Rounds, take_turns
+from edgeprune.profiler.inputs import random_inputs, real_inputs
+from edgeprune.profiler.machine import describe
+from edgeprune.profiler.runtime import detect_format, open_session
+from edgeprune.profiler.stats import Estimate, median, median_with_interval, percentile
+from edgeprune.progress import Progress, Silent
+from edgeprune.recipe import ProfileOptions
+
+__all__ = ["measure_web"]
+
+_TAINT = 1.5
+"""Wall time over CPU time from which a block counts as disturbed."""
+_COARSE = 20
+"""Steps of the timer that a run should last."""
+_GRACE = 120.0
+"""Seconds beyond its runs after which a measuring process counts as hung."""
+
+Array = np.ndarray[Any, Any]
+
+
+def measure_web(  # noqa: PLR0913 - what a profile is made with, as for every other device
+    files: Mapping[str, Path],
+    options: ProfileOptions,
+    *,
+    folder: Path,
+    engine: str,
+    threads: int = 1,
+    seed: int = 0,
+    inputs: Path | None = None,
+    progress: Progress | None = None,
+) -> Profile:
+    """Measure ``files`` in onnxruntime-web (``.onnx``) and LiteRT.js (``.tflite``, in Chromium).
+
+    Each block is a fresh process of Node or of the browser, and the files take turns. Beside the
+    figures of ``Profile``: ``memory_wasm`` (B), the largest size of the runtime's WebAssembly
+    memory, and ``drift``, the largest difference of an output from that of this host's runtime.
+
+    Args:
+        files: Artifacts by the name to report them under.
+        options: Rounds, seconds and runs of a block, time limit.
+        folder: Where ``edgeprune.device.web.set_up`` put the runtimes.
+        engine: ``node`` or ``chromium``.
+        threads: Of the runtime.
+        seed: Of the order and of random inputs.
+        inputs: Real inputs, an ``.npz``; ``None``: random ones.
+        progress: Where to show the progress.
+
+    Raises:
+        InputError: A file or ``inputs`` can't be used, or the runtime refuses a file.
+        DeviceError: Node, the browser or the runtimes aren't there, or a process died or hung.
+    """
+    forms = {name: detect_format(path) for name, path in files.items()}
+    run = _Run(folder, engine, threads, options)
+    for name, path in files.items():
+        if engine == "chromium" or forms[name] == "onnx":
+            run.prepare(name, path, forms[name], seed, inputs)
+    total = len(run.jobs) * options.blocks
+    with (progress or Silent()).bar("measuring", total) as bar:
+        rounds = take_turns(list(run.jobs), options, seed, run.block, bar)
+    return _profile(files, forms, run, rounds, "random" if inputs is None else "real")
+
+
+@dataclass
+class _Job:
+    path: Path
+    content: dict[str, Any]
+    """As ``measure.mjs`` takes it, without what differs from block to block."""
+    expected: list[Array]
+    """Outputs of this host's runtime."""
+    reference: str
+    """Its name and version."""
+    drift: float | None = None
+
+
+@dataclass
+class _Run:
+    folder: Path
+    engine: str
+    threads: int
+    options: ProfileOptions
+    jobs: dict[str, _Job] = field(default_factory=dict)
+    found: str = ""
+    """Name and version of the engine."""
+    timers: list[float] = field(default_factory=list)
+    """Steps of its timer, in seconds, as each process saw them."""
+
+    @property
+    def where(self) -> str:
+        """The engine and this machine."""
+        if not self.timers:
+            return f"{self.engine} on {describe()}"
+        return f"{self.found} (timer steps of {1e6 * median(self.timers):.1g} us) on {describe()}"
+
+    def prepare(self, name: str, path: Path, form: str, seed: int, inputs: Path | None) -> None:
+        """Make the inputs, and run them here."""
+        session = open_session(path)
+        arrays = (
+            random_inputs(session.inputs, seed)
+            if inputs is None
+            else real_inputs(session.inputs, inputs)
+        )
+        content = {
+            "format": form,
+            "threads": self.threads,
+            "inputs": [
+                {
+                    "name": spec.name,
+                    "type": spec.dtype,
+                    "dims": array.shape,
+                    "data": base64.b64encode(np.ascontiguousarray(array).tobytes()).decode(),
+                }
+                for spec, array in zip(session.inputs, arrays, strict=True)
+            ],
+            "warmup": WARMUP,
+            "seconds": self.options.block_seconds,
+            "min_runs": self.options.min_runs,
+        }
+        self.jobs[name] = _Job(path, content, session.run(arrays), session.runtime)
+
+    def block(self, name: str, turn: int, seconds: float) -> dict[str, Any]:
+        """One fresh process; the first one's outputs are compared with this host's."""
+        job = self.jobs[name]
+        answer = web.run_job(
+            name,
+            job.path,
+            {**job.content, "max_seconds": seconds, "outputs": job.drift is None},
+            folder=self.folder,
+            engine=self.engine,
+            timeout=seconds + _GRACE,
+        )
+        if job.drift is None:
+            job.drift = _drift(name, answer["outputs"], job.expected)
+        self.found = answer["engine"]
+        self.timers.append(answer["timer"])
+        wall, cpu, times = answer["wall"], answer["cpu"], answer["times"]
+        busy = cpu is not None and wall > _TAINT * cpu
+        return {
+            "runtime": web.runtime_name(job.content["format"]),
+            "runs": len(times),
+            "load": answer["load"],
+            "first": answer["first"],
+            **{f"p{share}": percentile(times, share / 100) for share in (50, 90, 99)},
+            "tainted": [f"wall time over {_TAINT:g} x CPU time"] if busy else [],
+            "timer": answer["timer"],
+            "memory": answer["memory"],
+        }
+
+
+def _drift(name: str, outputs: Sequence[Mapping[str, Any]], expected: Sequence[Array]) -> float:
+    """Largest absolute difference, over all outputs; NaN or infinite where an output is."""
+    worst = 0.0
+    if len(outputs) != len(expected):
+        raise DeviceError(f"{name}: {len(outputs)} outputs came back, {len(expected)} were due")
+    for output, wanted in zip(outputs, expected, strict=True):
+        given = np.frombuffer(base64.b64decode(output["data"]), output["type"])
+        if given.size != wanted.size:
+            raise DeviceError(
+                f"{name}: output {output['name']} has {given.size} elements, {wanted.size} were due"
+            )
+        with np.errstate(invalid="ignore"):  # infinity less infinity
+            difference = given.astype("float64") - wanted.astype("float64").ravel()
+        worst = float(np.abs(difference).max(initial=worst))  # NaN stays NaN
+    return worst
+
+
+def _profile(
+    files: Mapping[str, Path], forms: Mapping[str, str], run: _Run, rounds: Rounds, inputs: str
+) -> Profile:
+    where = run.where
+    when = datetime.now(UTC).isoformat(timespec="seconds")
+    origins = Origins(where, when, run.threads, inputs)
+    sizes = {name: _size(path) for name, path in files.items()}
+    samples = {name: Samples(blocks=blocks) for name, blocks in rounds.blocks.items()}
+    found, missing, notes = summarize(sizes, samples, origins)
+    figures = {
+        name: found.get(name) or {"bytes": counted(sizes[name], "B", "size of the file")}
+        for name in files
+    }
+    for name, job in run.jobs.items():
+        figures[name] |= _further(rounds.blocks[name], job, origins)
+    missing = (*_unmeasured(forms, run, rounds), *missing)
+    return Profile(figures, missing, (*notes, *_remarks(run, rounds)), where)
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError as error:
+        raise InputError(f"{path}: can't be read: {error.strerror}") from None
+
+
+def _further(blocks: Sequence[Mapping[str, Any]], job: _Job, origins: Origins) -> dict[str, Figure]:
+    """What only the web has: its load, its memory; and the drift."""
+    if not blocks:
+        return {}
+    runtime, count = blocks[0]["runtime"], len(blocks)
+    found = {}
+    used = clean_blocks(blocks) if len(clean_blocks(blocks)) > 1 else blocks
+    if len(used) > 1:
+        estimate = median_with_interval([block["load"] for block in used])
+        how = (
+            f"load: {runtime} imported, its WebAssembly compiled, the model read, all from this "
+            f"machine; median of {len(used)} fresh processes with its "
+            f"{100 * estimate.coverage:.0f} % order-statistic interval"
+        )
+        found["load"] = origins.figure(estimate, "s", how, len(used))
+    sizes = [block["memory"] for block in blocks]
+    how = (
+        f"WebAssembly memory of {runtime} at the end; it never shrinks, and grows in large steps; "
+        "JavaScript's own memory not in it; median of fresh processes, interval from the lowest "
+        "to the highest"
+    )
+    estimate = Estimate(median(sizes), min(sizes), max(sizes), 1.0)
+    found["memory_wasm"] = origins.figure(estimate, "B", how, count)
+    if job.drift is not None and np.isfinite(job.drift):
+        largest = max((float(np.abs(each).max(initial=0)) for each in job.expected), default=0.0)
+        how = (
+            f"largest difference of an output of {runtime} from {job.reference} on this host, of "
+            f"outputs up to {largest:.3g}; {origins.inputs} inputs"
+        )
+        found["drift"] = measured(
+            job.drift, "of the output", how, where=origins.where, when=origins.when, runs=1
+        )
+    return found
+
+
+def _unmeasured(forms: Mapping[str, str], run: _Run, rounds: Rounds) -> list[str]:
+    lines = []
+    if rounds.cut:
+        lines.append(f"the time limit of {run.options.time_limit:g} s ended the measuring")
+    lines += [
+        f"{name}: {web.runtime_name('tflite')} needs a browser, Node isn't one: "
+        "measure it with --device web:chromium"
+        for name in forms
+        if name not in run.jobs
+    ]
+    lines += [
+        f"{name}: drift: an output is infinite or not a number"
+        for name, job in run.jobs.items()
+        if job.drift is not None and not np.isfinite(job.drift)
+    ]
+    if run.jobs:
+        lines.append("memory_peak: a page isn't told; memory_wasm is its WebAssembly part")
+    return lines
+
+
+def _remarks(run: _Run, rounds: Rounds) -> list[str]:
+    notes = []
+    if run.engine == "chromium" and run.jobs:
+        notes.append("a page isn't told its CPU time: disturbed blocks can't be told from others")
+    for name, blocks in rounds.blocks.items():
+        coarse = [block for block in blocks if block["p50"] < _COARSE * block["timer"]]
+        if coarse:
+            step, run_time = coarse[0]["timer"], coarse[0]["p50"]
+            notes.append(
+                f"{name}: a run of {1e6 * run_time:.0f} us is short for a timer with steps of "
+                f"{1e6 * step:.2g} us"
+            )
+    return notes
