@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 
@@ -12,21 +13,31 @@ import numpy as np
 from edgeprune import health
 from edgeprune.data import Data
 from edgeprune.export import artifact_runner
-from edgeprune.figure import counted
+from edgeprune.figure import Figure, counted
 from edgeprune.gate import judge
 from edgeprune.job import Job
-from edgeprune.measure.profile import profile
-from edgeprune.measure.result import Profile
+from edgeprune.measure.profile import Reached, here, profile
+from edgeprune.measure.result import Conditions, Profile
 from edgeprune.profiler.machine import describe, versions
 from edgeprune.report import markdown, to_json
-from edgeprune.report.schema import Manifest, RunReport, StageReport
+from edgeprune.report.schema import DeviceReport, Manifest, RunReport, StageReport
 from edgeprune.step import Run, Step
 from edgeprune.workspace import file_hash
 
-__all__ = ["measure", "result_files", "run_report"]
+__all__ = ["Measured", "measure", "result_files", "run_report"]
 
 
-def measure(job: Job, run: Run, yardstick: Step, final: Step) -> Profile:
+@dataclass(frozen=True)
+class Measured:
+    """What was measured of the artifacts, and where."""
+
+    host: Profile
+    """On the machine of the run."""
+    device: Profile | None
+    """On the target's device, where one was reached."""
+
+
+def measure(job: Job, run: Run, yardstick: Step, final: Step) -> Measured:
     """Figures of the final artifacts and of the dense float ones, measured interleaved.
 
     The final ones are also scored, by running them over the evaluation data.
@@ -37,22 +48,25 @@ def measure(job: Job, run: Run, yardstick: Step, final: Step) -> Profile:
     """
     dense = {f"dense{path.suffix}": path for path in yardstick.files().values()}
     files = dense | final.files()
-    found = _profile(job, run, files) if job.profile else _sizes(files)
+    found = _profile(job, run, files, here()) if job.profile else _sizes(files)
+    device = None
+    if job.profile and job.device is not None:
+        device = _profile(job, run, files, job.device)
     if run.judge is not None:
         for artifact in final.report.artifacts:
             run.context.progress.say(f"> evaluate {artifact.file}")
             execute = artifact_runner(files[artifact.file], final.model, job.threads)
             found.figures[artifact.file].update(run.judge.figures(execute))
-    return found
+    return Measured(found, device)
 
 
-def run_report(job: Job, run: Run, steps: Sequence[Step], found: Profile) -> RunReport:
+def run_report(job: Job, run: Run, steps: Sequence[Step], found: Measured) -> RunReport:
     """All that the run found out, with a verdict for each budget."""
     data = run.context.data
     artifacts = steps[-1].report.artifacts
-    figures = {artifact.file: found.figures[artifact.file] for artifact in artifacts}
-    local = job.profile and job.target.reach.how == "local"
-    there = found.figures if local else None
+    host = found.host
+    figures = {artifact.file: host.figures[artifact.file] for artifact in artifacts}
+    there = _evidence(job, found)
     return RunReport(
         model=job.source.path.name,
         target=job.target.name,
@@ -61,10 +75,13 @@ def run_report(job: Job, run: Run, steps: Sequence[Step], found: Profile) -> Run
         seed=job.recipe.seed,
         stages=tuple(_noted(step, data) for step in steps),
         artifacts=artifacts,
-        profile=found.figures,
-        verdicts=judge(job.target.budgets, figures, target=job.target, device=there),
-        not_measured=(*_not_measured(job, run), *found.not_measured),
-        machine=found.machine,
+        profile=host.figures,
+        device=_device_report(found.device),
+        verdicts=judge(
+            job.target.budgets, figures, target=job.target, device=_evidence(job, found)
+        ),
+        not_measured=(*_not_measured(job, run), *host.not_measured),
+        machine=host.machine,
         versions=versions(),
     )
 
@@ -93,6 +110,7 @@ def result_files(report: RunReport, run: Run, final: Step) -> dict[str, Path | s
         artifacts=report.artifacts,
         preprocessing=None if data is None else data.preprocessing,
         figures=report.profile,
+        device=report.device,
         verdicts=report.verdicts,
         versions=report.versions,
         health=recorded,
@@ -100,20 +118,42 @@ def result_files(report: RunReport, run: Run, final: Step) -> dict[str, Path | s
     return files | texts | {"manifest.json": to_json(manifest)}
 
 
-def _profile(job: Job, run: Run, files: Mapping[str, Path]) -> Profile:
-    """Measure on this machine, on a sample of the data where there is some."""
-    run.context.progress.say("> profile")
+def _evidence(job: Job, found: Measured) -> dict[str, dict[str, Figure]] | None:
+    """The figures by which the target's own budgets are judged."""
+    device = found.device
+    if device is not None:
+        return device.figures if device.refused is None else None
+    return found.host.figures if job.profile and job.target.reach.how == "local" else None
+
+
+def _device_report(device: Profile | None) -> DeviceReport | None:
+    if device is None:
+        return None
+    return DeviceReport(
+        machine=device.machine,
+        figures=device.figures,
+        not_measured=device.not_measured,
+        notes=device.notes,
+        refused=device.refused,
+    )
+
+
+def _profile(job: Job, run: Run, files: Mapping[str, Path], at: Reached) -> Profile:
+    """Measure on a device, on a sample of the data where there is some."""
+    run.context.progress.say(f"> profile on {at.named.name}")
     inputs = None
     if run.context.data is not None:
         inputs = (run.work.folder / "inputs.npz").absolute()
         sample = next(run.context.data.evaluation(1)).inputs
         np.savez(inputs, *(tensor.numpy() for tensor in sample))
+    local = at.named.address.kind == "local"
+    threads = min(job.target.threads, job.threads) if local else job.target.threads
     return profile(
         {name: path.absolute() for name, path in files.items()},
         job.recipe.profile,
-        threads=min(job.target.threads, job.threads),
-        seed=job.recipe.seed,
-        inputs=inputs,
+        Conditions(threads, job.recipe.seed, inputs),
+        at,
+        target=job.target,
         progress=run.context.progress,
     )
 
@@ -144,6 +184,6 @@ def _not_measured(job: Job, run: Run) -> tuple[str, ...]:
         missing.append("accuracy: without labels for it, agreement with the dense model is given")
     if job.data is not None and job.data.limit is not None:
         missing.append(f"the whole data: --limit {job.data.limit} samples of each part")
-    if job.target.reach.how != "local":
+    if job.target.reach.how != "local" and job.device is None:
         missing.append(f"latency and memory on {job.target.name}: it wasn't at hand")
     return tuple(missing)

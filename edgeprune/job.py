@@ -4,6 +4,7 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from edgeprune.measure.profile import Reached
 from edgeprune.recipe import Recipe
 from edgeprune.target import Target
 
@@ -40,6 +41,8 @@ class Job:
     out: Path = Path("out")
     threads: int = 1
     profile: bool = True
+    device: Reached | None = None
+    """Where the artifacts are measured besides this machine; of a local target ``None``."""
     overwrite: bool = False
     resume: bool = False
     keep_work: bool = False

@@ -131,7 +131,7 @@ def test_torch_free_rooms_import_without_the_heavy_packages() -> None:
 
 def test_the_measuring_process_needs_nothing_but_numpy() -> None:
     blocked = (*HEAVY, "pydantic", "typer", "rich", "ai_edge_litert")
-    result = run_python(f"{without(blocked)}import edgeprune.profiler.child")
+    result = run_python(f"{without(blocked)}import edgeprune.profiler.worker")
     assert result.returncode == 0, result.stderr
 
 

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from edgeprune.cli import asked, show
+from edgeprune.cli import asked, reach, show
 from edgeprune.cli import options as opt
 from edgeprune.cli.console import page, progress
+from edgeprune.errors import InputError
 from edgeprune.job import Job
 from edgeprune.target import find_target
 
@@ -29,6 +30,8 @@ _EXAMPLES = """Examples:
   edgeprune compress model.pt2 --target rpi4 --data photos/
 
   edgeprune compress weights.pt --arch mynet.models:resnet20 --data cifar10=cifar/ -t rpi5
+
+  edgeprune compress model.pt2 --target rpi4 --data photos/ --device ssh://pi@board
 
   edgeprune compress model.pt2 -t stm32h7 --max-size 200kB --ratio 0.5 --dry-run
 """
@@ -145,6 +148,7 @@ def compress(
     keep_work: KeepWork = False,
     dry_run: DryRun = False,
     no_profile: NoProfile = False,
+    device: reach.DeviceOption = None,
     json: opt.JsonOption = False,
     seed: opt.SeedOption = None,
     threads: opt.ThreadsOption = None,
@@ -181,7 +185,12 @@ def compress(
         resume=resume,
         keep_work=keep_work,
     )
-    jobs = [replace(job, target=each) for each in targets]
+    if device is not None and len(targets) > 1:
+        raise InputError("--device: is one target's; name one --target, or run once for each")
+    jobs = [
+        replace(job, target=each, device=reach.of_target(device, each) if job.profile else None)
+        for each in targets
+    ]
     raise typer.Exit(_preview(jobs, json) if dry_run else _run(jobs, json, allow_unmeasured))
 
 

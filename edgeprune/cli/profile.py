@@ -1,17 +1,24 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``edgeprune profile``: bytes, memory and latency of artifacts on this machine."""
+"""``edgeprune profile``: bytes, memory and latency of artifacts, here or on a device."""
 
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from edgeprune.cli import options as opt
-from edgeprune.cli import show
-from edgeprune.cli.console import progress
+from edgeprune.cli import reach, show
+from edgeprune.cli.console import page, progress
+from edgeprune.gate import Verdict, judge, merge, passed
+from edgeprune.measure.result import Profile
 from edgeprune.recipe import ProfileOptions
 from edgeprune.report import text
+from edgeprune.report.measured import memory_table, speed_table
+from edgeprune.report.terminal import print_sections
+from edgeprune.report.view import verdict_section
+from edgeprune.target import Budgets, Target, find_target
 from edgeprune.toml import parse
 
 __all__ = ["add_to"]
@@ -22,8 +29,12 @@ _EXAMPLES = """Examples:
 
   edgeprune profile dense.onnx model.onnx model.tflite --threads 4 --json
 
+  edgeprune profile model.onnx --device ssh://pi@board --target rpi4
+
 A file named dense.* is what the others of its format are compared with.
 """
+
+_BUDGETS = "Budgets, in place of the target's"
 
 Files = Annotated[
     list[Path], typer.Argument(metavar="FILE", show_default=False, help=".onnx or .tflite files")
@@ -46,6 +57,33 @@ TimeLimit = Annotated[
 ]
 
 
+TargetName = Annotated[
+    str | None,
+    typer.Option(
+        "--target",
+        "-t",
+        metavar="TARGET",
+        help="Judge by this target's latency and memory.",
+        show_default="nothing is judged",
+    ),
+]
+MaxLatency = Annotated[
+    float | None, opt.seconds_option("--max-latency", "25ms", "Median of one inference.", _BUDGETS)
+]
+MaxMemory = Annotated[
+    int | None, opt.bytes_option("--max-memory", "64MB", "Peak of a fresh process.", _BUDGETS)
+]
+MeterFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--meter",
+        metavar="FILE.csv",
+        help="Time (unix seconds) and watts of a power meter that records meanwhile.",
+        show_default="the device's own, if any",
+    ),
+]
+
+
 def add_to(app: typer.Typer) -> None:
     """Add the command to the application."""
     app.command(epilog=_EXAMPLES)(profile)
@@ -57,6 +95,11 @@ def profile(
     blocks: Blocks = None,
     block_seconds: BlockSeconds = None,
     time_limit: TimeLimit = None,
+    device: reach.DeviceOption = None,
+    target: TargetName = None,
+    max_latency: MaxLatency = None,
+    max_memory: MaxMemory = None,
+    meter: MeterFile = None,
     threads: Annotated[
         int,
         typer.Option(
@@ -66,46 +109,78 @@ def profile(
     seed: Annotated[int, typer.Option("--seed", min=0, help="Of order and random inputs.")] = 0,
     json: opt.JsonOption = False,
 ) -> None:
-    """Measure artifacts on this machine: bytes, memory, latency with its spread.
+    """Measure artifacts, here or on a device: bytes, memory, latency with its spread.
 
     Each block of runs is a fresh process; the files take turns, so that all see the same machine.
     """
+    from edgeprune.measure.profile import here
     from edgeprune.measure.profile import profile as measure
+    from edgeprune.measure.result import Conditions
 
     changes = {"blocks": blocks, "block_seconds": block_seconds, "time_limit": time_limit}
     given = {name: value for name, value in changes.items() if value is not None}
+    limits = Budgets(latency=max_latency, memory=max_memory)
+    judged = None if target is None else find_target(target)
+    at = reach.reached(device) if device is not None else here()
     found = measure(
         _named(files),
         parse(given, ProfileOptions, "command line"),
-        threads=threads,
-        seed=seed,
-        inputs=None if inputs is None else inputs.absolute(),
+        Conditions(threads, seed, None if inputs is None else inputs.absolute()),
+        at,
+        target=judged,
+        meter=meter,
         progress=progress(),
     )
+    verdicts = _judge(found, judged, limits)
     if json:
-        data = {
-            name: {key: figure.model_dump(mode="json") for key, figure in figures.items()}
-            for name, figures in found.figures.items()
-        }
-        remarks = {"not_measured": list(found.not_measured), "notes": list(found.notes)}
-        show.as_json({"machine": found.machine, "files": data, **remarks})
-        return
-    typer.echo(found.machine)
-    keys = ("bytes", "memory_peak", "memory_model", "load")
-    latencies = tuple(f"latency_{share}" for share in ("p50", "p90", "p99"))
-    rows = [
-        (
-            name,
-            *(text.show(figures.get(key)) for key in keys),
-            text.spread(figures.get(latencies[0])),
-            *(text.show(figures.get(key)) for key in latencies[1:]),
-            text.ratio(figures.get("latency_ratio")),
-        )
+        _as_json(found, verdicts)
+    else:
+        _show(found, verdicts)
+    raise typer.Exit(0 if passed(verdicts) else 1)
+
+
+def _judge(found: Profile, target: Target | None, limits: Budgets) -> tuple[Verdict, ...]:
+    """Latency and memory by the target's limits, and by those that were given over them."""
+    own = Budgets() if target is None else target.budgets.model_copy(update=_NOT_HERE)
+    device = found.figures if found.refused is None else None
+    judged = target or find_target("host")
+    return judge(merge(own, limits), found.figures, target=judged, device=device)
+
+
+_NOT_HERE = {"size": None, "drop": None}
+"""Limits that need no measuring."""
+
+
+def _as_json(found: Profile, verdicts: Sequence[Verdict]) -> None:
+    data = {
+        name: {key: figure.model_dump(mode="json") for key, figure in figures.items()}
         for name, figures in found.figures.items()
-    ]
-    columns = ("bytes", "peak memory", "of the model", "load", "p50", "p90", "p99", "over dense")
-    show.table(("file", *columns), rows)
-    show.lines((*found.not_measured, *found.notes))
+    }
+    remarks = {"not_measured": list(found.not_measured), "notes": list(found.notes)}
+    answers = [verdict.model_dump(mode="json") for verdict in verdicts]
+    show.as_json(
+        {
+            "machine": found.machine,
+            "refused": found.refused,
+            "files": data,
+            "verdicts": answers,
+            **remarks,
+        }
+    )
+
+
+def _show(found: Profile, verdicts: Sequence[Verdict]) -> None:
+    typer.echo(found.machine)
+    sections = [verdict_section(verdicts)] if verdicts else []
+    tables = (speed_table(found.figures), memory_table(found.figures))
+    sections += [section for section in tables if section is not None]
+    print_sections(sections, page())
+    if not any(tables):
+        sizes = [(name, text.show(figures["bytes"])) for name, figures in found.figures.items()]
+        show.table(("file", "size"), sizes)
+    refused = () if found.refused is None else (f"no evidence for a target: {found.refused}",)
+    typer.echo()
+    show.lines((*refused, *found.not_measured, *found.notes))
 
 
 def _named(files: list[Path]) -> dict[str, Path]:

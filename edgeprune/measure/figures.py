@@ -1,32 +1,38 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From what the measuring processes answered to figures. Pure; runs on the host."""
+"""From what the agent answered to figures. Pure; runs on the host."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import PurePath
-from typing import Any
+from typing import Any, NamedTuple
 
 from edgeprune.figure import Figure, counted, measured
-from edgeprune.profiler.stats import TAINT, Estimate, median, median_with_interval, tainted
+from edgeprune.profiler.stats import Estimate, median, median_with_interval
 
-__all__ = ["MEMORY_REPEATS", "Origins", "Samples", "clean_blocks", "summarize"]
+__all__ = ["Found", "Origins", "Samples", "clean_blocks", "dense_of", "summarize"]
 
-MEMORY_REPEATS = 3
 _MIN_BLOCKS = 2
 _RUNS_FOR = {"p50": 1, "p90": 10, "p99": 100}
 """Runs a block needs before a percentile of it says anything but its slowest run."""
 
-Blocks = Mapping[int, dict[str, Any]]
+_CAUSES = 2
+"""Of disturbed blocks that are told."""
+
+Block = Mapping[str, Any]
 
 
-@dataclass
+@dataclass(frozen=True)
 class Samples:
-    """What was measured of one file: answers of the memory jobs, and of the blocks by round."""
+    """What the agent said of one file: its answers to ``memory``, ``latency`` and ``energy``."""
 
-    memory: list[dict[str, Any]] = field(default_factory=list)
-    blocks: dict[int, dict[str, Any]] = field(default_factory=dict)
-    seconds: float = 0.0
-    """That the last block's process took."""
+    memory: Mapping[str, Any] | None = None
+    blocks: Sequence[Block] = ()
+    """Of ``latency``."""
+    killed: int | None = None
+    """The signal that ended its latency process."""
+    cut: str | None = None
+    """Why there are fewer blocks than were wanted."""
+    energy: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -54,12 +60,17 @@ class Origins:
         )
 
 
-Found = tuple[dict[str, Figure], list[str], list[str]]
+class Found(NamedTuple):
+    """Figures by key; what is missing, and why; remarks."""
+
+    figures: dict[str, Figure]
+    missing: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
-def clean_blocks(blocks: Blocks) -> dict[int, dict[str, Any]]:
+def clean_blocks(blocks: Sequence[Block]) -> list[Block]:
     """Those blocks that nothing else on the machine disturbed."""
-    return {turn: b for turn, b in blocks.items() if not tainted(b["wall"], b["cpu"])}
+    return [block for block in blocks if not block["tainted"]]
 
 
 def summarize(
@@ -67,18 +78,19 @@ def summarize(
 ) -> tuple[dict[str, dict[str, Figure]], tuple[str, ...], tuple[str, ...]]:
     """Figures of each file; what is missing, and why; notes on disturbed blocks."""
     figures: dict[str, dict[str, Figure]] = {}
-    missing: list[str] = []
-    notes: list[str] = []
+    missing: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
     for name, sample in samples.items():
         figures[name] = {"bytes": counted(sizes[name], "B", "size of the file")}
-        for found, lacks, remarks in (
+        for found in (
             _memory(name, sample.memory, origins),
-            _latency(name, sample.blocks, origins),
+            _latency(name, sample, origins),
             _ratio(name, samples, origins),
+            _energy(name, sample.energy, origins),
         ):
-            figures[name] |= found
-            missing += lacks
-            notes += remarks
+            figures[name] |= found.figures
+            missing += found.missing
+            notes += found.notes
     return figures, tuple(missing), tuple(notes)
 
 
@@ -88,13 +100,17 @@ def dense_of(name: str, names: Mapping[str, Any]) -> str | None:
     return dense if dense in names and dense != name else None
 
 
-def _memory(name: str, answers: list[dict[str, Any]], origins: Origins) -> Found:
-    if not answers:
-        return {}, [], []
-    count = len(answers)
-    since = "since its load" if all(answer["reset"] for answer in answers) else "since its start"
-    runtime = answers[0]["runtime"]
-    base = median([answer["base"] for answer in answers]) / 1e6
+def _memory(name: str, answer: Mapping[str, Any] | None, origins: Origins) -> Found:
+    if answer is None:
+        return Found({})
+    if answer["killed"] is not None:
+        return Found({}, (f"{name}: memory: {_death(answer['killed'])}",))
+    if not answer["peak"]:
+        return Found({}, (f"{name}: memory: the time limit came first; raise it",))
+    count = len(answer["peak"])
+    since = "since its load" if answer["reset"] else "since its start"
+    runtime = answer["runtime"]
+    base = median(answer["base"]) / 1e6
     spread = f"median of {count} fresh processes, interval from the lowest to the highest"
     texts = {
         "peak": f"peak resident memory (VmHWM) of a process {since}, Python and {runtime} "
@@ -104,19 +120,32 @@ def _memory(name: str, answers: list[dict[str, Any]], origins: Origins) -> Found
     }
     found = {}
     for key, how in texts.items():
-        values = [answer[key] for answer in answers]
+        values = answer[key]
         estimate = Estimate(median(values), min(values), max(values), 0.0)
         found[f"memory_{key}"] = origins.figure(estimate, "B", how, count)
-    return found, [], []
+    arena = answer["arena"]
+    if arena is None:
+        return Found(found, (f"{name}: arena: {answer['arena_reason']}",))
+    size = arena["bytes"]
+    found["arena"] = origins.figure(Estimate(size, size, size, 1.0), "B", arena["how"], count)
+    return Found(found)
 
 
-def _latency(name: str, blocks: Blocks, origins: Origins) -> Found:
+def _death(signal: int) -> str:
+    if signal == 9:
+        return "its process was killed, most likely for want of memory"
+    return f"its process died of signal {signal}"
+
+
+def _latency(name: str, sample: Samples, origins: Origins) -> Found:
+    blocks = sample.blocks
+    if sample.killed is not None:
+        return Found({}, (f"{name}: latency: {_death(sample.killed)}",))
     if len(blocks) < _MIN_BLOCKS:
         done = "one block was" if blocks else "no block was"
-        text = (
-            f"{name}: latency: {done} done, an interval takes {_MIN_BLOCKS}; raise the time limit"
-        )
-        return {}, [text], []
+        why = sample.cut or "raise the time limit"
+        text = f"{name}: latency: {done} done, an interval takes {_MIN_BLOCKS}: {why}"
+        return Found({}, (text,))
     used, notes = _used(name, blocks)
     runs = sum(block["runs"] for block in used)
     runtime = used[0]["runtime"]
@@ -130,52 +159,74 @@ def _latency(name: str, blocks: Blocks, origins: Origins) -> Found:
             missing.append(
                 f"{name}: latency_{share}: {fewest} runs a block are too few, {needed} are needed"
             )
+    if sample.cut is not None:
+        missing.append(f"{name}: all blocks of latency that were planned: {sample.cut}")
     found = {}
     for key, source in keys.items():
         estimate = median_with_interval([block[source] for block in used])
         how = f"{_text(key)}, {runtime}; {_blocks_text(estimate, used, len(blocks))}"
         total = runs if key.startswith("latency") else len(used)
         found[key] = origins.figure(estimate, "s", how, total)
-    return found, missing, notes
+    return Found(found, tuple(missing), notes)
 
 
 def _ratio(name: str, samples: Mapping[str, Samples], origins: Origins) -> Found:
     dense = dense_of(name, samples)
     if dense is None:
-        return {}, [], []
-    mine, theirs = samples[name].blocks, samples[dense].blocks
-    both = sorted(set(clean_blocks(mine)) & set(clean_blocks(theirs)))
+        return Found({})
+    both = _pairs(clean_blocks(samples[name].blocks), clean_blocks(samples[dense].blocks))
     if len(both) < _MIN_BLOCKS:
-        both = sorted(set(mine) & set(theirs))
+        both = _pairs(samples[name].blocks, samples[dense].blocks)
     if len(both) < _MIN_BLOCKS:
-        return {}, [f"{name}: latency_ratio: fewer than {_MIN_BLOCKS} rounds with {dense}"], []
-    estimate = median_with_interval(
-        [round(mine[turn]["p50"] / theirs[turn]["p50"], 4) for turn in both]
+        return Found({}, (f"{name}: latency_ratio: fewer than {_MIN_BLOCKS} rounds with {dense}",))
+    estimate = median_with_interval([round(a["p50"] / b["p50"], 4) for a, b in both])
+    mine = [block for block, _ in both]
+    how = f"p50 over that of {dense}, round by round; {_blocks_text(estimate, mine, len(mine))}"
+    runs = sum(block["runs"] for block in mine)
+    return Found({"latency_ratio": origins.figure(estimate, "x", how, runs)})
+
+
+def _pairs(mine: Sequence[Block], theirs: Sequence[Block]) -> list[tuple[Block, Block]]:
+    """Blocks of the same round; of a round's repeats the last."""
+    other = {block["turn"]: block for block in theirs}
+    own = {block["turn"]: block for block in mine}
+    return [(own[turn], other[turn]) for turn in sorted(own.keys() & other.keys())]
+
+
+def _energy(name: str, answer: Mapping[str, Any] | None, origins: Origins) -> Found:
+    if answer is None:
+        return Found({})
+    if answer["meter"] is None:
+        return Found({}, (f"{name}: energy: {answer['reason']}",))
+    joules = answer["joules_per_inference"]
+    if joules is None:
+        return Found({}, (f"{name}: energy: {answer['reason']}",))
+    runs, idle = answer["busy"]["runs"], answer["idle"]["watts"]
+    how = (
+        f"energy of one inference by {answer['meter']}: the integral over {runs} inferences less "
+        f"the idle {idle:.3g} W over the same time"
     )
-    pairs = [mine[turn] for turn in both]
-    how = f"p50 over that of {dense}, round by round; {_blocks_text(estimate, pairs, len(pairs))}"
-    runs = sum(block["runs"] for block in pairs)
-    return {"latency_ratio": origins.figure(estimate, "x", how, runs)}, [], []
+    figure = measured(joules, "J", how, where=origins.where, when=origins.when, runs=runs)
+    return Found({"energy": figure})
 
 
-def _used(name: str, blocks: Blocks) -> tuple[list[dict[str, Any]], list[str]]:
+def _used(name: str, blocks: Sequence[Block]) -> tuple[Sequence[Block], tuple[str, ...]]:
     """Choose the undisturbed blocks, or all where hardly any is; with a note where that matters."""
     clean = clean_blocks(blocks)
     disturbed = len(blocks) - len(clean)
     if not disturbed:
-        return list(blocks.values()), []
-    text = (
-        f"{name}: {disturbed} of {len(blocks)} blocks were disturbed "
-        f"(wall time over {TAINT:g} x CPU time) and "
-    )
+        return blocks, ()
+    causes = list(dict.fromkeys(reason for block in blocks for reason in block["tainted"]))
+    why = "; ".join([*causes[:_CAUSES], "..."] if len(causes) > _CAUSES else causes)
+    text = f"{name}: {disturbed} of {len(blocks)} blocks were disturbed ({why}) and "
     if len(clean) >= _MIN_BLOCKS:
-        return list(clean.values()), [text + "left out"]
-    return list(blocks.values()), [text + "used all the same, for want of others"]
+        return clean, (text + "left out",)
+    return blocks, (text + "used all the same, for want of others",)
 
 
-def _blocks_text(estimate: Estimate, used: list[dict[str, Any]], total: int) -> str:
+def _blocks_text(estimate: Estimate, used: Sequence[Block], total: int) -> str:
     of = f"{len(used)} of {total}" if len(used) != total else str(total)
-    disturbed = sum(tainted(block["wall"], block["cpu"]) for block in used)
+    disturbed = len(used) - len(clean_blocks(used))
     busy = f", {disturbed} of them disturbed," if disturbed else ""
     return (
         f"median of {of} interleaved processes{busy} with its "

@@ -2,10 +2,34 @@
 """What measuring gives, whatever the device."""
 
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 from edgeprune.figure import Figure
 
-__all__ = ["Profile"]
+__all__ = ["Conditions", "Profile"]
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """Under which artifacts are run, whatever the device."""
+
+    threads: int = 1
+    """Compute threads of the runtime."""
+    seed: int = 0
+    """Of the order of rounds and of random inputs."""
+    inputs: Path | None = None
+    """Real inputs, an ``.npz``; ``None``: random ones."""
+
+    @property
+    def kind(self) -> str:
+        """``random`` or ``real`` inputs, for the origin of a figure."""
+        return "random" if self.inputs is None else "real"
+
+    def options(self, **others: Any) -> dict[str, Any]:
+        """These and ``others`` as options of the agent."""
+        given: dict[str, Any] = {"threads": self.threads, "seed": self.seed}
+        return given | ({} if self.inputs is None else {"inputs": self.inputs}) | others
 
 
 @dataclass(frozen=True)
@@ -21,3 +45,5 @@ class Profile:
     notes: tuple[str, ...]
     machine: str
     """What it was measured on."""
+    refused: str | None = None
+    """Why this is no evidence for the target, where it isn't."""

@@ -28,9 +28,12 @@ def job_inputs(specs: Sequence[TensorSpec], job: dict[str, Any]) -> list[Array]:
     Raises:
         InputError: There is none that fits.
     """
-    if job["inputs"] is None:
-        return random_inputs(specs, job["seed"])
-    return real_inputs(specs, Path(job["inputs"]))
+    try:
+        if job["inputs"] is None:
+            return random_inputs(specs, job["seed"])
+        return real_inputs(specs, Path(job["inputs"]))
+    except InputError as error:
+        raise InputError(f"{job['path']}: {error}") from None
 
 
 def random_inputs(specs: Sequence[TensorSpec], seed: int) -> list[Array]:

@@ -123,4 +123,4 @@ def _count(text: str) -> int:
 
 
 def _seconds(text: str) -> float:
-    return _number(text, float, 1e-3, "a number of seconds above 0")
+    return _number(text, float, 1e-3, "a number of seconds from 0.001 on")

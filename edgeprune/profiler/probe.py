@@ -6,6 +6,7 @@ Never a host name, a user or a path. Standard library only, Python 3.8 or newer.
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import os
 import platform
@@ -23,12 +24,12 @@ from edgeprune.profiler.throttle import ROOT, read
 __all__ = ["fingerprint", "probe"]
 
 _RUNTIMES = {
-    "onnxruntime": "onnxruntime",
-    "ai-edge-litert": "ai_edge_litert",
-    "tflite-runtime": "tflite_runtime",
-    "tensorflow": "tensorflow",
+    "onnxruntime": ("onnxruntime", ("onnxruntime-gpu",)),
+    "ai-edge-litert": ("ai_edge_litert", ("ai-edge-litert-nightly",)),
+    "tflite-runtime": ("tflite_runtime", ("tflite-runtime-nightly",)),
+    "tensorflow": ("tensorflow", ("tensorflow-cpu", "tensorflow-aarch64", "tf-nightly")),
 }
-"""Packages that run artifacts, and what each is imported as."""
+"""Packages that run artifacts, what each is imported as, and other names it is installed under."""
 _ARM = {
     0xC07: "Cortex-A7",
     0xC08: "Cortex-A8",
@@ -92,8 +93,8 @@ def probe(root: Path = ROOT) -> dict[str, Any]:
         "numpy": _version("numpy", "numpy"),
         "runtimes": {
             package: version
-            for package, module in _RUNTIMES.items()
-            if (version := _version(package, module))
+            for package, (module, others) in _RUNTIMES.items()
+            if (version := _version(module, package, *others))
         },
         "frequency_hz": throttle.frequency(root),
         "temperature_c": throttle.temperature(root),
@@ -159,11 +160,11 @@ def _system(root: Path) -> str | None:
     return match[1] if match else None
 
 
-def _version(package: str, module: str) -> str | None:
-    """Version of an installed package, found without importing it."""
+def _version(module: str, *packages: str) -> str | None:
+    """Version of an installed package by the first name that is known, without importing it."""
     if importlib.util.find_spec(module) is None:
         return None
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return "of unknown version"  # installed under another name: onnxruntime-gpu, -nightly
+    for package in packages:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            return metadata.version(package)
+    return "of unknown version"

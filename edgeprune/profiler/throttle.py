@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
@@ -96,7 +97,7 @@ def parse_throttled(text: str) -> dict[str, list[str]] | None:
 
 def vcgencmd(words: Sequence[str], commands: Sequence[str] = VCGENCMD) -> str | None:
     """Ask a Raspberry Pi's firmware; None where there is none, or it doesn't answer."""
-    for command in commands:
+    for command in filter(shutil.which, commands):
         try:
             done = subprocess.run(
                 [command, *words], stdin=subprocess.DEVNULL, capture_output=True, timeout=5

@@ -9,7 +9,7 @@ from edgeprune.report import text
 from edgeprune.report.schema import RunReport
 from edgeprune.report.section import Rows, Section
 
-__all__ = ["device_memory", "memory", "on_device", "speed"]
+__all__ = ["device_memory", "memory", "memory_table", "on_device", "speed", "speed_table"]
 
 Figures = Mapping[str, Figure]
 
@@ -23,7 +23,7 @@ def on_device(report: RunReport) -> Section | None:
         () if device.refused is None else (f"No evidence for {report.target}: {device.refused}.",)
     )
     title = f"On the device: {device.machine}"
-    found = _speed_table(device.figures)
+    found = speed_table(device.figures)
     if found is None:
         return Section(title, lines=(*lines, *device.not_measured))
     return Section(title, found.table, (*lines, *found.lines, *device.not_measured, *device.notes))
@@ -31,17 +31,18 @@ def on_device(report: RunReport) -> Section | None:
 
 def device_memory(report: RunReport) -> Section | None:
     """What it takes there besides time."""
-    found = None if report.device is None else _memory_table(report.device.figures)
+    found = None if report.device is None else memory_table(report.device.figures)
     return None if found is None else replace(found, title="Memory and start on the device")
 
 
 def speed(report: RunReport) -> Section | None:
     """Latency on the machine of the run."""
-    found = _speed_table(report.profile)
+    found = speed_table(report.profile)
     return None if found is None else replace(found, title=f"Speed on {_machine(report)}")
 
 
-def _speed_table(profile: Mapping[str, Figures]) -> Section | None:
+def speed_table(profile: Mapping[str, Figures]) -> Section | None:
+    """Latency of each file, where there is any."""
     if not any("latency_p50" in figures for figures in profile.values()):
         return None
     rows = Rows(("file", "p50", "p90", "p99", "runs", "speed-up over dense"))
@@ -70,10 +71,11 @@ def _judge_speed(name: str, factor: Figure) -> list[str]:
 
 def memory(report: RunReport) -> Section | None:
     """Memory on the machine of the run."""
-    return _memory_table(report.profile)
+    return memory_table(report.profile)
 
 
 _MEMORY = {
+    "bytes": "size",
     "memory_peak": "peak memory",
     "memory_model": "of the model",
     "arena": "arena",
@@ -82,22 +84,31 @@ _MEMORY = {
     "first_run": "first run",
     "energy": "energy",
     "instructions": "instructions",
+    "drift": "drift",
 }
 """Columns, where a file has such a figure."""
 
 
-def _memory_table(profile: Mapping[str, Figures]) -> Section | None:
+def memory_table(profile: Mapping[str, Figures]) -> Section | None:
+    """Memory, start, energy of each file, as far as there are such figures."""
     keys = [key for key in _MEMORY if any(key in figures for figures in profile.values())]
-    if not keys:
+    if keys in ([], ["bytes"]):
         return None
     rows = Rows(("file", *(_MEMORY[key] for key in keys)))
     for name, figures in profile.items():
-        peak, *others = (figures.get(key) for key in keys)
-        rows.add("file", name, text.spread(peak), *map(text.show, others))
+        cells = (
+            text.spread(figures.get(key)) if key == "memory_peak" else text.show(figures.get(key))
+            for key in keys
+        )
+        rows.add("file", name, *cells)
     lines = []
     if "memory_peak" in keys:
         lines.append(
             "peak memory: a whole process, Python and the runtime too; of the model: what it added."
+        )
+    if "drift" in keys:
+        lines.append(
+            "drift: largest difference from the outputs on this machine, by the largest output."
         )
     if "arena" in keys:
         lines.append("arena: what the runtime set aside for tensors while it ran.")

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """A report in a terminal."""
 
+from collections.abc import Iterable
+
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table as RichTable
@@ -11,7 +13,7 @@ from edgeprune.report.section import Section, Table
 from edgeprune.report.text import plain
 from edgeprune.report.view import OUTCOMES, view
 
-__all__ = ["render_terminal"]
+__all__ = ["print_sections", "render_terminal"]
 
 _STYLES = {
     OUTCOMES["pass"]: "green",
@@ -27,9 +29,13 @@ _NAMES = 24
 def render_terminal(report: RunReport, console: Console | None = None) -> None:
     """Print the report to ``console``; ``None``: standard output."""
     console = console or Console(highlight=False)
-    for section in view(report):
-        if not section.only_page:
-            _print(section, console)
+    print_sections((section for section in view(report) if not section.only_page), console)
+
+
+def print_sections(sections: Iterable[Section], console: Console) -> None:
+    """Print sections to ``console``."""
+    for section in sections:
+        _print(section, console)
 
 
 def _print(section: Section, console: Console) -> None:

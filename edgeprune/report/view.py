@@ -2,7 +2,7 @@
 """What a report shows, in order, for the page and the terminal alike. Pure text in tables."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import PurePath
 
 from edgeprune.figure import Figure, counted
@@ -13,7 +13,7 @@ from edgeprune.report.origins import origins
 from edgeprune.report.schema import Artifact, RunReport, StageReport
 from edgeprune.report.section import Rows, Section
 
-__all__ = ["OUTCOMES", "view"]
+__all__ = ["OUTCOMES", "verdict_section", "view"]
 
 OUTCOMES: dict[Outcome, str] = {
     "pass": "yes",
@@ -50,21 +50,26 @@ def origins_section(report: RunReport) -> Section:
 
 def _answer(report: RunReport) -> Section:
     title = f"{report.model} for {report.target}: {_yes_or_no(report.verdicts)}"
-    lead = f"{overall(report.verdicts)}."
-    if not report.verdicts:
-        return Section(title, lead=lead)
+    return replace(verdict_section(report.verdicts), title=title)
+
+
+def verdict_section(verdicts: Sequence[Verdict]) -> Section:
+    """The answer to each budget."""
+    lead = f"{overall(verdicts)}."
+    if not verdicts:
+        return Section("Budgets", lead=lead)
     rows = Rows(("budget", "artifact", "limit", "measured", "met?"))
-    for verdict in report.verdicts:
+    for verdict in verdicts:
         figure = text.spread(verdict.figure)
         limit = text.show(counted(verdict.limit, verdict.unit, "limit"))
         outcome = OUTCOMES[verdict.outcome]
         rows.add("verdict", verdict.budget, verdict.artifact, limit, figure, outcome)
     reasons = tuple(
         f"{v.budget} of {v.artifact}: {OUTCOMES[v.outcome]}: {v.reason}"
-        for v in report.verdicts
+        for v in verdicts
         if v.outcome != "pass"
     )
-    return Section(title, rows.table("artifact", "met?"), reasons, lead)
+    return Section("Budgets", rows.table("artifact", "met?"), reasons, lead)
 
 
 def _yes_or_no(verdicts: Sequence[Verdict]) -> str:

@@ -9,7 +9,7 @@ import pytest
 
 ROOT = Path(__file__).parents[3]
 HEAVY = ("torch", "torchao", "litert_torch", "onnx", "onnxscript", "scipy")
-ON_BOARDS = ("runtime", "formats", "inputs", "stats", "memory", "child", "machine")
+ON_BOARDS = ("runtime", "formats", "inputs", "stats", "memory", "agent", "worker", "machine")
 
 
 def imports(modules: list[str], blocked: tuple[str, ...]) -> subprocess.CompletedProcess[str]:
