@@ -82,17 +82,17 @@ class Agent:
     def ask(
         self,
         task: str,
-        files: Sequence[Path] = (),
+        files: Sequence[Path | str] = (),
         options: Mapping[str, Option] | None = None,
         *,
         progress: Progress | None = None,
         timeout: float | None = None,
     ) -> dict[str, Any]:
-        """Have a task done on files of this machine.
+        """Have a task done on files of this machine, or of the device.
 
         Args:
             task: ``probe``, ``memory``, ``latency`` ...
-            files: Artifacts, in the order of the answer's.
+            files: Artifacts, in the order of the answer's; a ``str`` is a path on the device.
             options: ``{"threads": 4, "time_limit": 60, "inputs": Path("x.npz")}``.
             progress: Where to show the progress.
             timeout: Seconds; ``None``: a minute more than the agent's own time limit.
@@ -136,7 +136,7 @@ class Agent:
 
     def run(
         self,
-        path: Path,
+        path: Path | str,
         inputs: Path,
         outputs: Path,
         *,
@@ -144,6 +144,8 @@ class Agent:
         progress: Progress | None = None,
     ) -> dict[str, Any]:
         """Run an artifact there on the ``.npz`` ``inputs`` and bring the outputs to ``outputs``.
+
+        ``path`` is brought there, unless it is a ``str``: an absolute path on the device.
 
         Returns:
             ``{"runtime": ..., "outputs": [{"name", "shape", "dtype"}]}``.
@@ -159,16 +161,19 @@ class Agent:
         result: dict[str, Any] = answer["result"]
         return result
 
-    def _put(self, paths: Iterable[Path], progress: Progress | None) -> dict[Path, str]:
+    def _put(self, paths: Iterable[Path | str], progress: Progress | None) -> dict[Path | str, str]:
         """Have the files there; the place of each, which no other has, whatever they hold."""
-        places: dict[Path, str] = {}
+        places: dict[Path | str, str] = {}
         for path in dict.fromkeys(paths):
+            if isinstance(path, str):
+                places[path] = path
+                continue
             taken = set(places.values())
             copies = (self._place.put(path, copy, progress) for copy in itertools.count())
             places[path] = next(place for place in copies if place not in taken)
         return places
 
-    def _answer(self, task: str, done: Done, names: Mapping[str, Path]) -> dict[str, Any]:
+    def _answer(self, task: str, done: Done, names: Mapping[str, Path | str]) -> dict[str, Any]:
         lines = done.out.decode(errors="replace").strip().splitlines()
         try:
             answer = json.loads(lines[-1]) if lines else None
@@ -198,7 +203,7 @@ class Agent:
         said = lines[-1].strip() if lines else "no message"
         return DeviceError(f"{self.name}: {task}: the agent ended with {ended}: {said}")
 
-    def _said(self, text: str, names: Mapping[str, Path]) -> str:
+    def _said(self, text: str, names: Mapping[str, Path | str]) -> str:
         for place, path in names.items():
             text = text.replace(place, str(path))
         return text if self.name == "local" else f"{self.name}: {text}"
@@ -208,7 +213,7 @@ def _is_path(value: object) -> TypeGuard[Path]:
     return isinstance(value, Path)
 
 
-def _words(options: Mapping[str, Option], places: Mapping[Path, str]) -> list[str]:
+def _words(options: Mapping[str, Option], places: Mapping[Path | str, str]) -> list[str]:
     words = []
     for name, value in options.items():
         option = f"--{name.replace('_', '-')}"
@@ -220,7 +225,7 @@ def _words(options: Mapping[str, Option], places: Mapping[Path, str]) -> list[st
     return words
 
 
-def _with_paths(answer: dict[str, Any], names: Mapping[str, Path]) -> dict[str, Any]:
+def _with_paths(answer: dict[str, Any], names: Mapping[str, Path | str]) -> dict[str, Any]:
     files = answer.get("result", {}).get("files", [])
     for file in files:
         if file.get("path") in names:

@@ -32,6 +32,7 @@ __all__ = [
 ]
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_TARGET = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 Text = Annotated[str, Field(min_length=1, pattern=r"^[^\x00]+$")]
 
 
@@ -191,7 +192,14 @@ def _address(text: str, devices: Mapping[str, Entry]) -> Address:
 
 
 def environment(places: Places, address: Address) -> Path:
-    """The folder of a device that edgeprune itself sets up: ``emulated``, ``tflm``, ``web``."""
+    """The folder of a device that edgeprune itself sets up: ``emulated``, ``tflm``, ``web``.
+
+    Raises:
+        InputError: ``emulated:TARGET`` with what can't be the name of a target.
+    """
     assert address.kind in ("emulated", "tflm", "web"), address
-    folder = places.cache / address.kind
-    return folder / address.name if address.kind == "emulated" else folder
+    if address.kind != "emulated":
+        return places.cache / address.kind
+    if not _TARGET.fullmatch(address.name):  # ".." would be a folder that isn't ours to delete
+        raise InputError(f"{address}: '{address.name}' can't be the name of a target")
+    return places.cache / address.kind / address.name

@@ -114,12 +114,26 @@ def test_closing_leaves_neither_process_nor_socket(server: Server) -> None:
 def test_time_ends_the_program_there(server: Server, shell: SshShell) -> None:
     with pytest.raises(DeviceError, match=r"^ssh://.*: sh took more than 1 s and was stopped$"):
         shell.script('echo $$ >"$1"; sleep 60', str(server.home / "pid"), timeout=1)
-    pid = int((server.home / "pid").read_text())
+    assert ended(int((server.home / "pid").read_text()))
+    assert shell.run(("echo", "on")).out == b"on\n"  # the connection serves further commands
+
+
+def test_an_interrupt_ends_the_program_there(server: Server, shell: SshShell) -> None:
+    def interrupt(line: str) -> None:
+        if line == "begun":
+            raise KeyboardInterrupt
+
+    words = ("sh", "-c", 'echo $$ >"$1"; echo begun >&2; sleep 60; :', "sh", f"{server.home}/pid")
+    with pytest.raises(KeyboardInterrupt):
+        shell.run(words, tell=interrupt)
+    assert ended(int((server.home / "pid").read_text()))
+
+
+def ended(pid: int) -> bool:
     end = time.monotonic() + 20
     while Path(f"/proc/{pid}").exists() and time.monotonic() < end:
         time.sleep(0.05)
-    assert not Path(f"/proc/{pid}").exists()
-    assert shell.run(("echo", "on")).out == b"on\n"  # the connection serves further commands
+    return not Path(f"/proc/{pid}").exists()
 
 
 def test_large_input_comes_back_whole(shell: SshShell) -> None:
@@ -277,6 +291,47 @@ def test_a_cut_upload_goes_on_where_it_ended(server: Server, shell: SshShell, fi
     put(shell, file, remote, starts)
     assert Path(remote).read_bytes() == file.read_bytes()
     assert not list(server.home.glob(".edgeprune-*.part"))
+
+
+@pytest.fixture
+def small(server: Server) -> Iterator[Path]:
+    """A file system of 128 KiB that belongs to the server's user."""
+    if not ROOT:
+        pytest.skip("mounting a small tmpfs needs root: run the tests as root")
+    place = server.home / "small"
+    place.mkdir(exist_ok=True)
+    owner = server.home.stat()
+    options = f"size=128k,uid={owner.st_uid},gid={owner.st_gid}"
+    command = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(place)]
+    done = subprocess.run(command, check=False, capture_output=True)
+    if done.returncode:
+        pytest.skip(f"this system refuses to mount a tmpfs: {done.stderr.decode()}")
+    yield place
+    subprocess.run(["umount", str(place)], check=True)
+
+
+def test_a_full_disk_is_told(shell: SshShell, file: Path, small: Path) -> None:
+    with pytest.raises(DeviceError, match=r"^ssh://.*/small/x: no space: 8,388,608 B are still"):
+        put(shell, file, f"{small}/x")
+    file.write_bytes(bytes(100_000))
+    put(shell, file, f"{small}/fits")
+    shell.script('cat /dev/zero >"$1"', f"{small}/filler")
+    with pytest.raises(DeviceError, match=r"no space"):
+        put(shell, file.with_name("data.bin"), f"{small}/deeper/x")
+    assert (small / "fits").stat().st_size == 100_000
+
+
+def test_a_read_only_place_is_told(shell: SshShell, file: Path, small: Path) -> None:
+    subprocess.run(["mount", "-o", "remount,ro", str(small)], check=True)
+    with pytest.raises(DeviceError, match=r"^ssh://.*/small/x: on a read-only file system$"):
+        put(shell, file, f"{small}/x")
+
+
+def test_a_place_of_somebody_else_is_told(shell: SshShell, file: Path) -> None:
+    if not ROOT:
+        pytest.skip("the server's user is this one; run the tests as root for one of its own")
+    with pytest.raises(DeviceError, match=r"^ssh://.*: /x/y: permission denied$"):
+        put(shell, file, "/x/y")
 
 
 def test_a_server_that_goes_away_is_told(file: Path) -> None:
