@@ -85,8 +85,8 @@ class _Job:
     path: Path
     content: dict[str, Any]
     """As ``measure.mjs`` takes it, without what differs from block to block."""
-    expected: list[Array]
-    """Outputs of this host's runtime."""
+    expected: dict[str, Array]
+    """Outputs of this host's runtime, by name."""
     reference: str
     """Its name and version."""
     drift: float | None = None
@@ -135,7 +135,9 @@ class _Run:
             "seconds": self.options.block_seconds,
             "min_runs": self.options.min_runs,
         }
-        self.jobs[name] = _Job(path, content, session.run(arrays), session.runtime)
+        outputs = zip(session.outputs, session.run(arrays), strict=True)
+        expected = {spec.name: output for spec, output in outputs}
+        self.jobs[name] = _Job(path, content, expected, session.runtime)
 
     def block(self, name: str, turn: int, seconds: float) -> dict[str, Any]:
         """One fresh process; the first one's outputs are compared with this host's."""
@@ -166,12 +168,17 @@ class _Run:
         }
 
 
-def _drift(name: str, outputs: Sequence[Mapping[str, Any]], expected: Sequence[Array]) -> float:
-    """Largest absolute difference, over all outputs; NaN or infinite where an output is."""
-    worst = 0.0
+def _drift(name: str, outputs: Sequence[Mapping[str, Any]], expected: Mapping[str, Array]) -> float:
+    """Largest absolute difference, over all outputs; NaN or infinite where an output is.
+
+    They are matched by name, or by their order where the runtime has other names for them.
+    """
     if len(outputs) != len(expected):
         raise DeviceError(f"{name}: {len(outputs)} outputs came back, {len(expected)} were due")
-    for output, wanted in zip(outputs, expected, strict=True):
+    named = {output["name"]: output for output in outputs}
+    matched = [named[key] for key in expected] if named.keys() == expected.keys() else outputs
+    worst = 0.0
+    for output, wanted in zip(matched, expected.values(), strict=True):
         given = np.frombuffer(base64.b64decode(output["data"]), output["type"])
         if given.size != wanted.size:
             raise DeviceError(
@@ -233,13 +240,15 @@ def _further(blocks: Sequence[Mapping[str, Any]], job: _Job, origins: Origins) -
     estimate = Estimate(median(sizes), min(sizes), max(sizes), 1.0)
     found["memory_wasm"] = origins.figure(estimate, "B", how, count)
     if job.drift is not None and np.isfinite(job.drift):
-        largest = max((float(np.abs(each).max(initial=0)) for each in job.expected), default=0.0)
+        largest = max(
+            (float(np.abs(each).max(initial=0)) for each in job.expected.values()), default=0.0
+        )
         how = (
             f"largest difference of an output of {runtime} from {job.reference} on this host, of "
             f"outputs up to {largest:.3g}; {origins.inputs} inputs"
         )
         found["drift"] = measured(
-            job.drift, "of the output", how, where=origins.where, when=origins.when, runs=1
+            job.drift, "output units", how, where=origins.where, when=origins.when, runs=1
         )
     return found
 

@@ -50,6 +50,8 @@ _ISOLATED = {
     "Cross-Origin-Resource-Policy": "same-origin",
     "Cache-Control": "no-store",
 }
+_PLACES = ("TMPDIR", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME")
+"""Where it writes beside its profile."""
 _PATIENCE = 5.0
 """Seconds that the browser has for ending by itself."""
 
@@ -198,7 +200,7 @@ def _browse(program: str, server: _Server, timeout: float) -> dict[str, Any]:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                env={**os.environ, "TMPDIR": place},
+                env={**os.environ, **dict.fromkeys(_PLACES, place)},
                 start_new_session=True,
             )
         try:

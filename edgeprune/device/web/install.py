@@ -241,13 +241,14 @@ def _install(package: Package, npm: str, fresh: Path) -> None:
                 f"{package.name} {package.version}: what npm fetched isn't the known archive "
                 "(its sha512 differs); nothing was installed"
             )
-        home = _home(fresh, package)
         with tarfile.open(archive) as file:
             for member in file:
                 name = member.name.partition("/")[2]
-                if any(name == kept or name.startswith(kept) for kept in package.keep):
-                    member.name = name
-                    file.extract(member, home, filter="data")
+                content = file.extractfile(member)
+                if content and any(name == kept or name.startswith(kept) for kept in package.keep):
+                    target = _home(fresh, package) / name
+                    target.parent.mkdir(parents=True, exist_ok=True)
+                    target.write_bytes(content.read())
 
 
 def _fetch(package: Package, npm: str, place: Path) -> Path:

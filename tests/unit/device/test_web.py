@@ -283,6 +283,8 @@ def test_chromium_answers_like_node(
     chromium()
     place = Path(tempfile.mkdtemp())  # tmp_path is too long for the browser's sockets
     monkeypatch.setattr(tempfile, "tempdir", str(place))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
     path = (
         chain(tmp_path / "m.onnx", width=64, depth=3)
         if form == "onnx"
@@ -297,6 +299,7 @@ def test_chromium_answers_like_node(
     for mine, theirs in zip(answer["arrays"], answer["expected"], strict=True):
         assert np.abs(mine - theirs).max() < 1e-6
     place.rmdir()  # raises where something was left behind
+    assert [each for each in tmp_path.iterdir() if each != path] == []
 
 
 def test_without_chromium_it_says_so(web_folder: Path, programs: Program, tmp_path: Path) -> None:

@@ -73,7 +73,7 @@ def test_chromium_measures_both_formats(web_folder: Path, tmp_path: Path) -> Non
     chromium()
     files = {
         "model.onnx": chain(tmp_path / "model.onnx", width=32, depth=2),
-        "model.tflite": sums(tmp_path / "model.tflite", ["y"]),
+        "model.tflite": sums(tmp_path / "model.tflite", ["b", "a"]),
     }
     found = measure_web(files, QUICK, folder=web_folder, engine="chromium")
     for name, runtime in (("model.onnx", "onnxruntime-web"), ("model.tflite", "@litertjs/core")):
