@@ -99,6 +99,15 @@ def test_files_go_there_and_the_answer_names_those_here(
     assert names(tmp_path / "a 'device'") == [archive.name()]
 
 
+def test_a_file_of_the_device_is_used_where_it_is(
+    fake: Callable[..., Agent], tmp_path: Path
+) -> None:
+    with fake('answer(result={"files": [{"path": p} for p in files]})') as agent:
+        result = agent.ask("memory", ["/opt/a 'b'/model.onnx"])["result"]
+    assert result == {"files": [{"path": "/opt/a 'b'/model.onnx"}]}
+    assert names(tmp_path / "a 'device'") == [archive.name()]
+
+
 def test_keep_leaves_them(fake: Callable[..., Agent], files: list[Path], tmp_path: Path) -> None:
     with fake(ECHO, keep=True) as agent:
         agent.ask("memory", files[:1])
