@@ -19,8 +19,9 @@ from edgeprune.device.tflm import Environment, examine, find, set_up
 from edgeprune.device.tflm.reference import reference_outputs
 from edgeprune.errors import DeviceError, EdgepruneError, InputError
 from edgeprune.export.c_array import write_c_array
-from edgeprune.measure.simulator import measure_tflm
+from edgeprune.measure.simulator import compare, measure_tflm
 from edgeprune.model import Event, Model, capture, recapture
+from edgeprune.profiler.runtime import open_session
 from edgeprune.progress import Silent
 from edgeprune.quantize.static import quantize_static
 from tests.e2e.support import environment as process_environment
@@ -83,6 +84,8 @@ def make(name: str) -> Model:
     torch.manual_seed(0)
     if name == "mobilenet-int8":
         return int8(TinyMobileNet(), (3, 32, 32))
+    if name == "convolutions-int8":
+        return int8(TinyMobileNet().features, (3, 32, 32))
     if name == "resnet20-int8":
         return int8(resnet20(), (3, 32, 32))
     if name == "two-inputs":
@@ -128,21 +131,27 @@ def test_the_arena_works_and_two_percent_less_fails(
     assert again.figures["model.tflite"]["arena"].value == arena
 
 
-@pytest.mark.parametrize("name", INT8)
-def test_int8_outputs_equal_the_reference_kernels_bit_for_bit(
+@pytest.mark.parametrize("name", [*INT8, "convolutions-int8"])
+def test_int8_outputs_are_those_of_the_reference_kernels(
     environment: Environment, files: Files, name: str
 ) -> None:
+    """Bit for bit in convolutions; a fully connected layer may round a half the other way."""
     path = files(name)
     shape = (1, 8, 8, 1) if name == "digits-int8" else (1, 32, 32, 3)
-    inputs = {"x": np.random.default_rng(0).standard_normal((5, *shape)).astype(np.float32)}
+    samples = np.random.default_rng(0).standard_normal((10, *shape)).astype(np.float32)
+    inputs = {open_session(path).inputs[0].name: samples}
     found = examine(environment, path, inputs)
     expected = reference_outputs(path, inputs)
-    assert list(found.outputs) == list(expected)
-    for key, value in found.outputs.items():
-        assert value.tobytes() == expected[key].tobytes()
-        assert value.shape == (5, 1, 10)
-        assert found.steps[key] is not None
-        assert len(np.unique(value, axis=0)) == 5  # it answers to its inputs
+    assert list(found.outputs) == list(expected) == list(found.steps)
+    drift = compare(found.outputs, expected, found.steps)
+    assert drift.values == sum(value.size for value in expected.values())
+    if name == "convolutions-int8":
+        assert drift.differ == 0
+        assert str(drift).startswith("bit for bit")
+    assert drift.differ <= 0.03 * drift.values
+    assert drift.steps is not None and drift.steps <= 1
+    for value in found.outputs.values():
+        assert len(np.unique(value.reshape(10, -1), axis=0)) == 10  # it answers to its inputs
     assert found.arena.reported == found.arena.head + found.arena.tail
     assert found.arena.bytes - found.arena.reported in range(16)
 
@@ -163,8 +172,8 @@ def test_a_profile_says_what_it_is_and_what_it_is_not(
     assert list(profile.figures["model.onnx"]) == ["bytes"]
     assert [line.partition(":")[0] for line in profile.not_measured] == ["model.onnx", "latency"]
     notes = {line.split(":")[-2].strip(): line for line in profile.notes[:3]}
-    assert "kernels bit for bit (80 values)" in notes["digits-int8"]
-    assert "at most 1 quantization step" in notes["digits-int8"]
+    assert "of TensorFlow Lite Micro equal those of LiteRT's reference" in notes["digits-int8"]
+    assert "80 values" in notes["digits-int8"]
     assert not notes["digits-int8"].startswith("warning")
     assert notes["digits-int8-weights"].startswith("warning: ")  # TFLM runs these wrongly
     assert "scratch buffers" in profile.notes[-1]
@@ -234,6 +243,7 @@ SETS_UP = """
 import sys
 from pathlib import Path
 from edgeprune.device.tflm import set_up
+from edgeprune.profiler.runtime import open_session
 from edgeprune.progress import Silent
 print("begun", flush=True)
 set_up(Path(sys.argv[1]), Silent())

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""LiteRT's reference kernels on this machine: TensorFlow Lite Micro should give the same bits."""
+"""LiteRT's reference kernels on this machine: the code that TensorFlow Lite Micro's came from."""
 
 from collections.abc import Mapping
 from pathlib import Path
