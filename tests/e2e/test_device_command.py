@@ -2,6 +2,7 @@
 """``edgeprune device`` against a real sshd, and the agent behind it."""
 
 import getpass
+import io
 import json
 import os
 import subprocess
@@ -114,6 +115,33 @@ def test_a_key_is_accepted_by_its_fingerprint_alone(
     assert places.known_hosts.read_text() == ""
     code, _, err = run("remove", "board")
     assert (code, "no such device" in err) == (2, True)
+
+
+class Terminal(io.StringIO):
+    """Somebody who types."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+@needs_sshd
+@pytest.mark.parametrize(("typed", "code"), [("n\n", 2), ("\n", 2), ("", 130), ("y\n", 0)])
+def test_on_a_terminal_it_is_asked_whether_to_accept_the_key(
+    run: Run,
+    server: Server,
+    places: Places,
+    monkeypatch: pytest.MonkeyPatch,
+    typed: str,
+    code: int,
+) -> None:
+    monkeypatch.setattr("sys.stdin", Terminal(typed))
+    found, out, err = run("add", "board", server.address, "--identity", str(server.identity))
+    assert found == code
+    assert server.fingerprint in out
+    assert places.known_hosts.exists() == (code == 0)
+    assert places.devices.exists() == (code == 0)
+    if code == 2:
+        assert "its host key was not accepted; nothing was changed" in err
 
 
 @needs_sshd
