@@ -13,6 +13,7 @@ import numpy as np
 from edgeprune import health
 from edgeprune.data import Data
 from edgeprune.export import artifact_runner
+from edgeprune.export.c_array import write_c_array
 from edgeprune.figure import Figure, counted
 from edgeprune.gate import judge
 from edgeprune.job import Job
@@ -77,9 +78,7 @@ def run_report(job: Job, run: Run, steps: Sequence[Step], found: Measured) -> Ru
         artifacts=artifacts,
         profile=host.figures,
         device=_device_report(found.device),
-        verdicts=judge(
-            job.target.budgets, figures, target=job.target, device=_evidence(job, found)
-        ),
+        verdicts=judge(job.target.budgets, figures, target=job.target, device=there),
         not_measured=(*_not_measured(job, run), *host.not_measured),
         machine=host.machine,
         versions=versions(),
@@ -101,6 +100,7 @@ def result_files(report: RunReport, run: Run, final: Step) -> dict[str, Path | s
         threads=run.context.threads,
     )
     files[health.FILE] = health_file
+    files |= _firmware(report, run, files)
     hashes = {name: file_hash(path) for name, path in files.items()}
     hashes |= {name: sha256(text.encode()).hexdigest() for name, text in texts.items()}
     manifest = Manifest(
@@ -116,6 +116,16 @@ def result_files(report: RunReport, run: Run, final: Step) -> dict[str, Path | s
         health=recorded,
     )
     return files | texts | {"manifest.json": to_json(manifest)}
+
+
+def _firmware(report: RunReport, run: Run, files: Mapping[str, Path]) -> dict[str, Path]:
+    """What a microcontroller's program is built with: the file as a C array, and its arena."""
+    if not run.context.target.device.flash or "model.tflite" not in files:
+        return {}
+    there = {} if report.device is None else report.device.figures.get("model.tflite", {})
+    arena = int(there["arena"].value) if "arena" in there else None
+    written = write_c_array(files["model.tflite"], run.work.folder, arena=arena)
+    return {path.name: path for path in written}
 
 
 def _evidence(job: Job, found: Measured) -> dict[str, dict[str, Figure]] | None:
