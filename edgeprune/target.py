@@ -77,7 +77,8 @@ class Budgets(Config):
     latency: Seconds | None = None
     """One inference of batch 1, the median."""
     memory: Bytes | None = None
-    """Peak of the process that runs the artifact; on a microcontroller, the tensor arena."""
+    """``Target.memory_figure``: the peak of the process that runs the artifact, on a
+    microcontroller the tensor arena."""
     drop: Annotated[float, Field(ge=0, le=100)] | None = None
     """Points of accuracy (or agreement) that may be lost against the dense model."""
 
@@ -137,6 +138,14 @@ class Target(Config):
             ("tflite", self.tflite),
         )
         return tuple(name for name, runtime in both if runtime is not None)
+
+    @property
+    def memory_figure(self) -> Literal["memory_peak", "memory_wasm", "arena"]:
+        """What the memory budget is about: a process; a browser's WebAssembly; on a
+        microcontroller, where there are no processes, the tensor arena."""
+        if self.device.flash:
+            return "arena"
+        return "memory_wasm" if self.reach.how == "browser" else "memory_peak"
 
     def runtime(self, form: Format) -> Runtime:
         """The runtime of an artifact format.

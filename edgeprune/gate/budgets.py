@@ -47,7 +47,7 @@ def judge(
     """Judge every artifact by every budget that is set.
 
     Size (``bytes``) and drop (``drop``) are looked up in ``figures``; latency (``latency_p50``) and
-    memory (``memory_peak``; on a microcontroller ``arena``) in ``device`` alone: what another
+    memory (``target.memory_figure``) in ``device`` alone: what another
     machine took is never a pass. An interval that lies on both sides of the limit makes the verdict
     ``inconclusive``; only the drop is judged on its value, and its interval is told.
 
@@ -113,8 +113,8 @@ class _Case(NamedTuple):
         return there.get(self.key(kind))
 
     def key(self, kind: _Kind) -> str:
-        """Of the figure: the memory of a microcontroller is its arena, there is no process."""
-        return "arena" if kind.key == "memory_peak" and self.target.device.flash else kind.key
+        """Of the figure; which memory counts is the target's to say."""
+        return self.target.memory_figure if kind.key == "memory_peak" else kind.key
 
 
 def _verdict(name: Name, limit: float, case: _Case) -> Verdict:

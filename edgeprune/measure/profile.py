@@ -95,7 +95,7 @@ def _elsewhere(
                 f"device '{at.named.name}': needs LiteRT's benchmark_model for the phone: "
                 f"edgeprune device add {address} --benchmark-model FILE"
             )
-        return measure_adb(
+        found = measure_adb(
             files,
             options,
             serial=address.name,
@@ -104,6 +104,8 @@ def _elsewhere(
             seed=seed,
             progress=progress,
         )
+        unused = "the given inputs: benchmark_model makes its own random ones"
+        return replace(found, notes=(*found.notes, *([] if inputs is None else [unused])))
     folder = environment(at.places, address)
     if address.kind == "tflm":
         return measure_tflm(

@@ -107,9 +107,7 @@ def memory_table(profile: Mapping[str, Figures]) -> Section | None:
             "peak memory: a whole process, Python and the runtime too; of the model: what it added."
         )
     if "drift" in keys:
-        lines.append(
-            "drift: largest difference from the outputs on this machine, by the largest output."
-        )
+        lines.append("drift: largest difference from this machine's outputs, in their own unit.")
     if "arena" in keys:
         lines.append("arena: what the runtime set aside for tensors while it ran.")
     if rows.absent:

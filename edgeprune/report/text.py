@@ -24,7 +24,7 @@ def show(figure: Figure | None) -> str:
         return f"{figure.value:.2f}x"
     if figure.unit == "J":
         return f"{_short(figure.value * 1e3)} mJ"
-    if figure.unit == "of the output":
+    if figure.unit == "output units":
         return f"{figure.value:.2g}"
     if figure.unit == "dB":
         return f"{figure.value:.1f} dB"
