@@ -13,13 +13,14 @@ TORCH := $(shell sed -n 's/^ *"\(torch==[^"]*\)".*/\1/p' pyproject.toml)
 export OMP_NUM_THREADS ?= 1
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: help setup demo test test-architectures check fmt golden clean
+.PHONY: help setup demo test test-architectures test-device check fmt golden clean
 .DELETE_ON_ERROR:
 
 help:
 	@echo 'make demo    train a small network on digits, compress it for rpi4 and stm32h7 (minutes)'
 	@echo 'make test    all tests but the slow ones'
 	@echo 'make test-architectures   the slow ones: each of tests/architectures trained, saved, exported'
+	@echo 'make test-device   on an emulated Raspberry Pi behind sshd; as root on Debian, skipped elsewhere'
 	@echo 'make check   lint, format, types, import rules'
 	@echo 'make setup   only the environment, in $(VENV); the others do it by themselves'
 	@echo 'make fmt     format the code;  make golden  rewrite tests/golden;  make clean'
@@ -45,6 +46,9 @@ test: setup
 
 test-architectures: setup
 	$(BIN)/python -m pytest -q -n 2 -m slow
+
+test-device: setup
+	$(BIN)/python -m pytest -q -m device tests/device
 
 check: setup
 	$(BIN)/ruff check .
