@@ -34,6 +34,9 @@ _KINDS: dict[Name, _Kind] = {
     "memory": _Kind("memory_peak", "B", True, "peak memory", "prune more, or use smaller inputs"),
     "drop": _Kind("drop", "points", False, "drop", "prune less, or fine-tune longer"),
 }
+_MEMORIES = {"arena": "tensor arena", "memory_wasm": "WebAssembly memory"}
+_WIDER = "measure longer on a quiet machine, or leave more room"
+_WIDER_ARENA = "it lies within what pointers of 32 bits may save; leave more room"
 
 
 def merge(budgets: Budgets, overrides: Budgets) -> Budgets:
@@ -105,26 +108,30 @@ class _Case(NamedTuple):
     target: Target
     device: Figures | None
 
+    def kind(self, name: Name) -> _Kind:
+        """What a budget is about here: which memory counts is the target's to say."""
+        kind = _KINDS[name]
+        if kind.key != "memory_peak":
+            return kind
+        key = self.target.memory_figure
+        return kind._replace(key=key, what=_MEMORIES.get(key, kind.what))
+
     def find(self, kind: _Kind) -> Figure | None:
         """The figure that counts."""
         if not kind.on_device:
             return self.figures.get(kind.key)
         there = {} if self.device is None else self.device.get(self.artifact, {})
-        return there.get(self.key(kind))
-
-    def key(self, kind: _Kind) -> str:
-        """Of the figure; which memory counts is the target's to say."""
-        return self.target.memory_figure if kind.key == "memory_peak" else kind.key
+        return there.get(kind.key)
 
 
 def _verdict(name: Name, limit: float, case: _Case) -> Verdict:
-    kind = _KINDS[name]
+    kind = case.kind(name)
     figure = case.find(kind)
     outcome: Outcome
     if figure is None:
         outcome, reason = "not measured", _unmeasured(name, limit, case)
     else:
-        outcome, reason = _compare(name, limit, figure)
+        outcome, reason = _compare(kind, limit, figure)
     return Verdict(
         budget=name,
         artifact=case.artifact,
@@ -136,9 +143,8 @@ def _verdict(name: Name, limit: float, case: _Case) -> Verdict:
     )
 
 
-def _compare(name: Name, limit: float, figure: Figure) -> tuple[Outcome, str]:
-    kind = _KINDS[name]
-    low, high = _interval(name, figure)
+def _compare(kind: _Kind, limit: float, figure: Figure) -> tuple[Outcome, str]:
+    low, high = _interval(kind, figure)
     near = figure.value != limit and _text(figure.value, kind.unit) == _text(limit, kind.unit)
     fact = f"{kind.what} {_text(figure.value, kind.unit, exact=near)}{_spread(figure, kind.unit)}"
     border = f"the limit of {_text(limit, kind.unit, exact=near)}"
@@ -149,12 +155,12 @@ def _compare(name: Name, limit: float, figure: Figure) -> tuple[Outcome, str]:
         return "fail", f"{fact} is over {border} ({origin}): {kind.remedy}."
     return "inconclusive", (
         f"warning: {fact} lies on both sides of {border} ({origin}): "
-        "measure longer on a quiet machine, or leave more room."
+        f"{_WIDER_ARENA if kind.key == 'arena' else _WIDER}."
     )
 
 
-def _interval(name: Name, figure: Figure) -> tuple[float, float]:
-    if name == "drop":
+def _interval(kind: _Kind, figure: Figure) -> tuple[float, float]:
+    if kind.key == "drop":
         return figure.value, figure.value
     low = figure.value if figure.low is None else figure.low
     high = figure.value if figure.high is None else figure.high
@@ -162,7 +168,7 @@ def _interval(name: Name, figure: Figure) -> tuple[float, float]:
 
 
 def _unmeasured(name: Name, limit: float, case: _Case) -> str:
-    kind, target = _KINDS[name], case.target
+    kind, target = case.kind(name), case.target
     border = f"the limit of {_text(limit, kind.unit)} is not judged"
     if not kind.on_device:
         cause = "without evaluation data" if name == "drop" else "without the file"
@@ -170,7 +176,7 @@ def _unmeasured(name: Name, limit: float, case: _Case) -> str:
     if case.device is not None:
         return f"{border}: {kind.what} was not measured on {target.name}; see what was not."
     other = ""
-    figure = case.figures.get(case.key(kind))
+    figure = case.figures.get(kind.key)
     if figure is not None and figure.origin.where is not None:
         value = _text(figure.value, kind.unit)
         other = f" (the {value} of this run are of another machine: {figure.origin.where})"

@@ -109,7 +109,7 @@ def memory_table(profile: Mapping[str, Figures]) -> Section | None:
     if "drift" in keys:
         lines.append("drift: largest difference from this machine's outputs, in their own unit.")
     if "arena" in keys:
-        lines.append("arena: what the runtime set aside for tensors while it ran.")
+        lines.append("arena: the memory that the runtime keeps tensors in while it runs.")
     if rows.absent:
         lines.append(f"{text.ABSENT}: see what was not measured.")
     return Section("Memory and start", rows.table(), tuple(lines))
