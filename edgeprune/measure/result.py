@@ -41,7 +41,7 @@ class Profile:
     ``load``, ``first_run``, ``latency_p50``, ``latency_p90``, ``latency_p99``, of a phone also
     ``latency_mean``, ``latency_p95`` (s); ``latency_ratio`` (x): the file's latency over that of
     the dense file of its format, so 0.5 is twice as fast; ``energy`` (J an inference);
-    ``instructions`` (an inference); ``drift``: the largest difference from this machine's outputs."""
+    ``instructions`` (an inference); ``drift``: largest difference from this machine's outputs."""
     not_measured: tuple[str, ...]
     notes: tuple[str, ...]
     machine: str
