@@ -137,6 +137,13 @@ def quoted_path(path: Path) -> str:
 
 def explain(address: Address, options: SshOptions, said: str) -> str:
     """One line for what ssh printed when it couldn't connect: what is wrong, what to do."""
+    if _NO_GREETING in said and not {"proxyjump", "proxycommand"}.isdisjoint(
+        configured(address, options)
+    ):
+        return (
+            f"{address}: the way to it (ProxyJump or ProxyCommand in ssh's configuration) is "
+            f"closed; `ssh {address.name}` shows why"
+        )
     if "HOST IDENTIFICATION HAS CHANGED" in said:
         return f"{address}: {_changed(options, said)}"
     if "host key is known for" in said or "Host key verification failed" in said:
@@ -162,6 +169,8 @@ def explain(address: Address, options: SshOptions, said: str) -> str:
     return f"{address}: ssh can't connect: {_last(said)}"
 
 
+_NO_GREETING = "kex_exchange_identification: Connection closed"
+"""All that ssh says where a jump host refuses; what that one said may come before it, or not."""
 _CAUSES = {
     "Connection refused": "refuses the connection: no ssh server listens on that port",
     "No route to host": "can't be reached: no route to the host; is it on, and in this network?",

@@ -15,6 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from edgeprune.device.address import parse_address
+from edgeprune.device.host_keys import fetch
 from edgeprune.device.shell import Done
 from edgeprune.device.ssh import SshOptions, SshShell
 from edgeprune.device.transfer import get, put
@@ -221,6 +222,34 @@ def test_the_users_configuration_is_respected(server: Server, tmp_path: Path) ->
     )
     options = SshOptions(tmp_path / "ours", extra=("-F", str(config)))
     assert reach(server, options, "ssh://board").out == b"here\n"
+
+
+def test_a_jump_host_is_gone_through_and_told_when_it_is_closed(
+    server: Server, tmp_path: Path
+) -> None:
+    with sshd(extra=("AllowTcpForwarding yes",)) as jump:
+        config = tmp_path / "config"
+        hosts = [("jump", jump, ""), ("board", server, "  ProxyJump jump\n")]
+        config.write_text(
+            "".join(
+                f"Host {name}\n  HostName 127.0.0.1\n  Port {at.port}\n  User {at.user}\n"
+                f"  IdentityFile {at.identity}\n  UserKnownHostsFile {at.known_hosts}\n{more}"
+                for name, at, more in hosts
+            )
+        )
+        options = SshOptions(extra=("-F", str(config)))
+        assert reach(server, options, "ssh://board").out == b"here\n"
+        address = parse_address("ssh://board")
+        assert fetch(address, options) is None
+        found = fetch(address, options, compare=False)
+        assert found is not None
+        assert found.fingerprint == server.fingerprint
+        jump.known_hosts.unlink()  # a jump host's key is never accepted on the way
+        with pytest.raises(DeviceError, match=r"^ssh://board: the way to it \(ProxyJump"):
+            reach(server, options, "ssh://board")
+        with pytest.raises(DeviceError, match=r"^ssh://board: the way to it \(ProxyJump"):
+            fetch(address, options, compare=False)
+        assert not jump.known_hosts.exists()
 
 
 def test_a_long_temporary_folder_does_not_matter(
