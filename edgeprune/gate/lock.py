@@ -1,0 +1,95 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The baseline that a team commits: ``edgeprune.lock.json``, the figures that were accepted last.
+
+Latency means nothing without its machine: it is kept as a ratio to a reference model that was
+measured in the same run, and the absolute figure only for people to read.
+"""
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from edgeprune.errors import ConfigError
+from edgeprune.figure import Figure
+
+__all__ = ["Accepted", "LayerSize", "Lock", "Machine", "read_lock"]
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class LayerSize(_Frozen):
+    """What one layer of an artifact had, so that the one that grew can be named later."""
+
+    name: str
+    type: str
+    parameters: int
+    macs: int | None
+    bytes: int
+
+
+class Machine(_Frozen):
+    """On what something was measured; never a host name."""
+
+    description: str
+    fingerprint: str
+    """Of all that makes latencies comparable: processor, cores, kernel, governor, runtime."""
+
+
+class Accepted(_Frozen):
+    """One artifact as it was accepted."""
+
+    sha256: str
+    figures: dict[str, Figure]
+    """``bytes``, ``parameters``, ``macs``, ``arena_estimate``, ``score``; where it was measured
+    also ``latency_p50``, ``memory_peak`` ... and ``latency_reference`` (x): its latency over that
+    of the reference model, round by round."""
+    layers: tuple[LayerSize, ...] = ()
+    machine: Machine | None = None
+
+
+class Lock(_Frozen):
+    """The whole file."""
+
+    schema_version: Literal[1] = 1
+    accepted: str
+    """When; ISO 8601, UTC."""
+    reason: str
+    """Why this was accepted, in the words of who did."""
+    edgeprune: str
+    models: dict[str, dict[str, dict[str, Accepted]]]
+    """By model, target, and name of the artifact's file."""
+
+
+def read_lock(path: Path) -> Lock | None:
+    """Read a lock file; ``None`` where there is none.
+
+    Raises:
+        ConfigError: It can't be read, or isn't one.
+    """
+    try:
+        text = path.read_bytes()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise ConfigError(f"{path}: can't be read: {error.strerror}") from None
+    return parse_lock(text, str(path))
+
+
+def parse_lock(text: bytes, where: str) -> Lock:
+    """Read a lock file's content, of any commit.
+
+    Raises:
+        ConfigError: It isn't one; ``where`` is named.
+    """
+    try:
+        return Lock.model_validate_json(text)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        key = ".".join(map(str, first["loc"])) or "the file"
+        raise ConfigError(
+            f"{where}: is no lock file of this edgeprune: {key}: {first['msg']}; "
+            "`edgeprune baseline accept` writes a new one"
+        ) from None
