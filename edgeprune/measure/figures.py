@@ -179,7 +179,8 @@ def _ratio(name: str, samples: Mapping[str, Samples], origins: Origins) -> Found
         both = _pairs(samples[name].blocks, samples[dense].blocks)
     if len(both) < _MIN_BLOCKS:
         return Found({}, (f"{name}: latency_ratio: fewer than {_MIN_BLOCKS} rounds with {dense}",))
-    estimate = median_with_interval([round(a["p50"] / b["p50"], 4) for a, b in both])
+    ratios = [round(a["p50"] / b["p50"], 4) for a, b in both]
+    estimate = median_with_interval(ratios, systematic=0.0)  # what slows a round slows both
     mine = [block for block, _ in both]
     how = f"p50 over that of {dense}, round by round; {_blocks_text(estimate, mine, len(mine))}"
     runs = sum(block["runs"] for block in mine)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from edgeprune.profiler.stats import TAINT
+from edgeprune.profiler.stats import ENOUGH, TAINT, steady, usable
 
 __all__ = ["Limits", "Measured", "measure_latency", "taints"]
 
@@ -58,9 +58,10 @@ def measure_latency(
     """Measure each file in interleaved rounds, in an order shuffled by ``seed``.
 
     All files see the same quiet and busy times, so that they can be compared round by round. The
-    rounds go on past ``limits.blocks`` to make up for disturbed blocks, while there is hope to.
-    ``limits.time_limit`` ends it whatever happens: a block that hangs is killed, and its file given
-    up, when its share of the time is over.
+    rounds go on past ``limits.blocks`` to make up for disturbed blocks, while there is hope to, and
+    to ``stats.ENOUGH`` where the blocks of a file differ. ``limits.time_limit`` ends it whatever
+    happens: a block that hangs is killed, and its file given up, when its share of the time is
+    over.
 
     Args:
         paths: The files.
@@ -80,8 +81,8 @@ def measure_latency(
 def taints(block: dict[str, Any], before: dict[str, Any], after: dict[str, Any]) -> list[str]:
     """What disturbed ``block``, by its own figures and the throttling before and after it."""
     found = []
-    if block["wall"] > TAINT * block["cpu"]:
-        found.append(f"it had a core for {100 * block['cpu'] / block['wall']:.0f} % of its time")
+    if block["wall"] > TAINT * block["cpu"] or (block["waited"] or 0) > (TAINT - 1) * block["cpu"]:
+        found.append("it had to wait for a core")
     first, last = block["frequency_hz"]
     if first and last and last < _DROP * first:
         found.append(f"the frequency fell from {first / 1e9:.2f} to {last / 1e9:.2f} GHz")
@@ -126,10 +127,12 @@ class _Rounds:
         """Whether a further block of ``file`` is wanted, and of any use."""
         wanted, done = self.limits.blocks, len(file.blocks)
         clean = sum(not block["tainted"] for block in file.blocks)
-        if clean >= wanted:
-            return False
         # Where so few are undisturbed that all allowed ones would not give enough, it's no use.
-        return done < 2 * wanted or clean * self.limits.max_blocks >= wanted * done
+        hope = done < 2 * wanted or clean * self.limits.max_blocks >= wanted * done
+        if done < wanted or (clean < wanted and hope):
+            return True
+        used = usable(file.blocks)
+        return len(used) < ENOUGH and not steady([block["p50"] for block in used])
 
     def _block(self, file: Measured, turn: int, alive: int) -> None:
         limits = self.limits
@@ -163,5 +166,6 @@ class _Rounds:
 
     def _out_of_time(self) -> None:
         for file in self.files:
-            if self._wants(file) and file.killed is None and file.cut is None:
+            few = len(file.blocks) < self.limits.blocks
+            if few and file.killed is None and file.cut is None:
                 file.cut = f"the time limit of {self.limits.time_limit:g} s was reached"

@@ -3,19 +3,38 @@
 
 Runs inside one process are not independent: intervals made from them were ten times too narrow
 when they were tried. So a process (a block) counts as one sample, and the interval comes from the
-blocks. Runs on the device: standard library only, Python 3.8 or newer.
+blocks. Blocks that follow each other aren't quite independent either, since a machine's other work
+and heat outlast a block: so two of them count as one, and no interval is narrower than what
+runs minutes apart were seen to differ by (``bench/repeatability.md``). Runs on the device: standard
+library only, Python 3.8 or newer.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-__all__ = ["TAINT", "Estimate", "median", "median_with_interval", "percentile", "tainted"]
+__all__ = [
+    "ENOUGH",
+    "SYSTEMATIC",
+    "TAINT",
+    "Estimate",
+    "median",
+    "median_with_interval",
+    "percentile",
+    "steady",
+    "usable",
+]
 
-TAINT = 1.5
+TAINT = 1.1
 """Wall time over CPU time from which a block counts as disturbed."""
+SYSTEMATIC = 0.03
+"""Share of a time by which runs minutes apart differ, however well the blocks of each agree."""
+ENOUGH = 11
+"""Blocks whose whole range is a 95 % interval, two of them counting as one."""
+_FEW = 5
 
 
 @dataclass(frozen=True)
@@ -42,28 +61,44 @@ def median(values: Sequence[float]) -> float:
     return percentile(values, 0.5)
 
 
-def median_with_interval(values: Sequence[float], wanted: float = 0.95) -> Estimate:
-    """Median of independent ``values`` with the interval of their order statistics.
+def median_with_interval(
+    values: Sequence[float], wanted: float = 0.95, systematic: float = SYSTEMATIC
+) -> Estimate:
+    """Median of successive times with an interval that repeating the whole should hit.
 
     The interval runs from the k-th lowest to the k-th highest value, with the largest k whose
-    coverage 1 - 2 P(Binomial(n, 1/2) < k) reaches ``wanted``. It assumes nothing of the
-    distribution. With fewer than six values not even the whole range reaches 0.95: then it is the
-    whole range, and ``coverage`` says what that is worth (five values: 0.9375).
+    coverage 1 - 2 P(Binomial(n/2, 1/2) < k) reaches ``wanted``: of order statistics, with half of
+    the values (rounded up) as their number. It assumes nothing of the distribution. With fewer than
+    ``ENOUGH`` values not even the whole range reaches 0.95: then it is the whole range, and
+    ``coverage`` says what that is worth (five values: 0.75). It is widened to the median times 1 -
+    and 1 + ``systematic`` where it is narrower.
     """
     ordered = sorted(values)
-    count = len(ordered)
+    independent = (len(ordered) + 1) // 2
     rank = 1
-    while 2 * (rank + 1) <= count and _coverage(count, rank + 1) >= wanted:
+    while 2 * (rank + 1) <= independent and _coverage(independent, rank + 1) >= wanted:
         rank += 1
-    return Estimate(median(ordered), ordered[rank - 1], ordered[-rank], _coverage(count, rank))
+    middle = median(ordered)
+    return Estimate(
+        middle,
+        min(ordered[rank - 1], middle * (1 - systematic)),
+        max(ordered[-rank], middle * (1 + systematic)),
+        _coverage(independent, rank),
+    )
 
 
-def tainted(wall: float, cpu: float) -> bool:
-    """Whether a block of ``wall`` seconds was disturbed: it got too little of a core.
+def steady(values: Sequence[float]) -> bool:
+    """Whether ``values`` differ so little that further ones would not change their interval."""
+    middle = median(values)
+    return middle * (1 - SYSTEMATIC) <= min(values) and max(values) <= middle * (1 + SYSTEMATIC)
 
-    With several threads ``cpu`` counts all of them, so a mild disturbance goes unnoticed there.
+
+def usable(blocks: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """The undisturbed ones of ``blocks`` where there are five, else all: a load that is always
+    there is a part of what is measured.
     """
-    return wall > TAINT * cpu
+    clean = [block for block in blocks if not block["tainted"]]
+    return clean if len(clean) >= _FEW else list(blocks)
 
 
 def _coverage(count: int, rank: int) -> float:

@@ -41,6 +41,33 @@ def flattened(path: Path) -> Path:
     return _save(path, [node], [1, 8], [8], [shape], None)
 
 
+def endless(path: Path) -> Path:
+    """A loop that a run doesn't come back from, as ONNX."""
+    float_type = TensorProto.FLOAT
+    body = helper.make_graph(
+        [
+            helper.make_node("Identity", ["go"], ["again"]),
+            helper.make_node("Add", ["state", "state"], ["next"]),
+        ],
+        "body",
+        [
+            helper.make_tensor_value_info("k", TensorProto.INT64, []),
+            helper.make_tensor_value_info("go", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("state", float_type, [1, 8]),
+        ],
+        [
+            helper.make_tensor_value_info("again", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("next", float_type, [1, 8]),
+        ],
+    )
+    node = helper.make_node("Loop", ["times", "go", "x"], ["y"], body=body)
+    constants = [
+        numpy_helper.from_array(np.array(2**62), "times"),
+        numpy_helper.from_array(np.array(True), "go"),
+    ]
+    return _save(path, [node], [1, 8], [1, 8], constants, None)
+
+
 def _save(
     path: Path, nodes: Any, shape: Any, result: Any, constants: Any, dtype: int | None
 ) -> Path:
