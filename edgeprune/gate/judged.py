@@ -85,11 +85,17 @@ class CheckReport(_Frozen):
     @property
     def failed(self) -> tuple[Judged, ...]:
         """What makes the exit code 1."""
-        bad: set[Outcome] = {"fail", "inconclusive", "not measured"} if self.strict else {"fail"}
+        bad = self._bad
         return tuple(each for each in self.judged if each.outcome in bad)
 
     @property
     def warnings(self) -> tuple[Judged, ...]:
         """What is neither passed nor failed."""
-        failed = self.failed
-        return tuple(each for each in self.judged if each.outcome != "pass" and each not in failed)
+        bad = self._bad
+        return tuple(
+            each for each in self.judged if each.outcome != "pass" and each.outcome not in bad
+        )
+
+    @property
+    def _bad(self) -> frozenset[Outcome]:
+        return frozenset({"fail", "inconclusive", "not measured"} if self.strict else {"fail"})

@@ -1,0 +1,168 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A check's report in a terminal."""
+
+from collections.abc import Sequence
+from io import StringIO
+from textwrap import wrap
+
+from rich.cells import cell_len
+from rich.console import Console
+from rich.text import Text
+
+from edgeprune.gate.judged import CheckReport, Judged
+from edgeprune.report.check.words import (
+    OUTCOMES,
+    State,
+    answer,
+    end,
+    limit,
+    owner,
+    start,
+    state,
+)
+from edgeprune.report.text import ABSENT, plain, show, spread
+
+__all__ = ["print_report", "terminal"]
+
+_STYLES = {
+    OUTCOMES["pass"]: "green",
+    OUTCOMES["fail"]: "bold red",
+    OUTCOMES["inconclusive"]: "yellow",
+    OUTCOMES["not measured"]: "yellow",
+}
+_COLUMNS = ("outcome", "rule", "figure", "limit", "baseline")
+_WORDS = 2
+"""So many columns are words; the others are numbers."""
+_GAP, _DEEP = "   ", "   "
+_ANSWERS: dict[State, str] = {
+    "passed": "bold green",
+    "passed with warnings": "bold yellow",
+    "failed": "bold red",
+    "nothing judged": "bold yellow",
+}
+_LONGEST_NAME, _LONGEST_TEXT = 120, 1000
+_WIDE = 100
+"""From this width on the intervals of baselines are shown too."""
+
+
+def terminal(report: CheckReport) -> str:
+    """What ``print_report`` shows: 100 columns, no colours."""
+    page = StringIO()
+    print_report(report, Console(file=page, width=100, color_system=None, highlight=False))
+    return page.getvalue()
+
+
+def print_report(report: CheckReport, console: Console) -> None:
+    """Print a table with the rows of each artifact below its name, the reasons of what didn't
+    pass, and the verdict.
+
+    Args:
+        report: What was judged.
+        console: Its width is kept; rich leaves the colours out where it is no terminal.
+    """
+    lines = _tables(report, console.width)
+    for title, listed in (("Failed", report.failed), ("Warnings", report.warnings)):
+        if listed:
+            lines += [Text(), Text(title, style="bold")]
+            lines += [line for judged in listed for line in _reason(judged, console.width)]
+    if report.notes:
+        lines += [Text(), Text("Notes", style="bold")]
+        lines += [line for note in report.notes for line in _wrapped(note, " - ", console.width)]
+    if lines:
+        lines.append(Text())
+    for line in _wrapped(answer(report), "", console.width):
+        line.stylize(_ANSWERS[state(report)])
+        lines.append(line)
+    # Once and wrapped already: rich's own tables take seconds for the rows of 200 artifacts.
+    console.print(Text("\n").join(lines), highlight=False, soft_wrap=True)
+
+
+def _tables(report: CheckReport, width: int) -> list[Text]:
+    groups: dict[tuple[str, str], list[tuple[str, ...]]] = {}
+    for judged in report.judged:
+        key = owner(judged), plain(judged.artifact)
+        groups.setdefault(key, []).append(_cells(judged, wide=width >= _WIDE))
+    every = [row for rows in groups.values() for row in rows]
+    columns = _COLUMNS if any(row[-1] != ABSENT for row in every) else _COLUMNS[:-1]
+    widths = [max(map(cell_len, column)) for column in zip(columns, *every, strict=False)]
+    fits = sum(widths) + len(_GAP) * (len(widths) - 1) <= width
+    lines: list[Text] = []
+    for (name, artifact), rows in groups.items():
+        if lines:
+            lines.append(Text())
+        heading = f"{end(name, _LONGEST_NAME)}: {end(artifact, _LONGEST_NAME)}"
+        for line in _wrapped(heading, "", width):
+            line.stylize("bold")
+            lines.append(line)
+        if fits and rows is next(iter(groups.values())):
+            lines += _header(columns, widths)
+        for row in rows:
+            lines += [_row(row, widths)] if fits else _folded(row, width)
+    return lines
+
+
+def _cells(judged: Judged, *, wide: bool) -> tuple[str, ...]:
+    return (
+        OUTCOMES[judged.outcome],
+        judged.rule,
+        spread(judged.figure),
+        limit(judged),
+        spread(judged.baseline) if wide else show(judged.baseline),
+    )
+
+
+def _header(columns: Sequence[str], widths: Sequence[int]) -> list[Text]:
+    names = _row(columns, widths)
+    names.stylize("bold")
+    return [names, Text("─" * (sum(widths) + len(_GAP) * (len(widths) - 1)))]
+
+
+def _row(cells: Sequence[str], widths: Sequence[int]) -> Text:
+    """Words to the left of their columns, numbers to the right; a style for the outcome."""
+    parts = []
+    for place, (cell, width) in enumerate(zip(cells, widths, strict=False)):
+        room = " " * (width - cell_len(cell))
+        parts.append(f"{cell}{room}" if place < _WORDS else f"{room}{cell}")
+    line = Text(_harmless(_GAP.join(parts).rstrip()))
+    line.stylize(_STYLES.get(cells[0], ""), 0, len(cells[0]))
+    return line
+
+
+def _folded(cells: Sequence[str], width: int) -> list[Text]:
+    """A row as a sentence, where a terminal is too narrow for the table."""
+    named = (f"{name} {cell}" for name, cell in zip(_COLUMNS, cells, strict=True) if cell != ABSENT)
+    _, _, *figures = named
+    lines = _wrapped(f"{cells[0]} {cells[1]}: {', '.join(figures)}".rstrip(": "), "", width)
+    lines[0].stylize(_STYLES.get(cells[0], ""), 0, len(cells[0]))
+    return lines
+
+
+def _reason(judged: Judged, width: int) -> list[Text]:
+    artifact = end(plain(judged.artifact), _LONGEST_NAME)
+    where = end(owner(judged), _LONGEST_NAME)
+    lines = _wrapped(f"{where}: {judged.rule} of {artifact}: {judged.reason}", " - ", width)
+    if judged.blame:
+        lines += _wrapped(f"grew most: {'; '.join(judged.blame)}", _DEEP, width)
+    if judged.place is not None:
+        at = f"{end(plain(judged.place.file), _LONGEST_NAME)}:{judged.place.line}"
+        lines += _wrapped(f"the limit stands in {at}", _DEEP, width)
+    return lines
+
+
+def _wrapped(text: str, before: str, width: int) -> list[Text]:
+    """Lines of at most ``width`` columns; those after the first are as deep as the first."""
+    room = max(1, width - len(before))
+    shown = _harmless(start(plain(text), _LONGEST_TEXT))
+    wide = any(cell_len(letter) > 1 for letter in set(shown))
+    letters = max(1, room // 2) if wide else room
+    folded = wrap(shown, letters, break_on_hyphens=False) or [""]
+    deep = " " * len(before)
+    return [Text(f"{deep if place else before}{line}") for place, line in enumerate(folded)]
+
+
+def _harmless(text: str) -> str:
+    """A name as it is, save that it gives the service that logs it no order.
+
+    GitHub carries out what stands in a log behind ``::`` or ``##[`` at the start of a line.
+    """
+    return text.replace("::", ": :").replace("##[", "# #[")
