@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """A check's report in the form that is asked for."""
 
+import json
+import re
 from collections.abc import Callable
 from typing import Literal, get_args
 
@@ -11,16 +13,26 @@ from edgeprune.report.check.junit import junit
 from edgeprune.report.check.markdown import markdown
 from edgeprune.report.check.sarif import sarif
 from edgeprune.report.check.terminal import terminal
-from edgeprune.report.files import to_json
 
 __all__ = ["FORMS", "Form", "render"]
 
 Form = Literal["terminal", "json", "junit", "markdown", "github", "sarif", "gitlab"]
 FORMS: tuple[Form, ...] = get_args(Form)
 
+
+def _json(report: CheckReport) -> str:
+    """Sorted keys, so that equal reports are equal text."""
+    data = report.model_dump()
+    text = json.dumps(data, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)
+    if re.search("[\ud800-\udfff]", text):
+        # Bytes of a file's name that are no UTF-8, which only an escape can hold.
+        text = json.dumps(data, indent=2, sort_keys=True, allow_nan=False)
+    return f"{text}\n"
+
+
 _RENDERERS: dict[Form, Callable[[CheckReport], str]] = {
     "terminal": terminal,
-    "json": to_json,
+    "json": _json,
     "junit": junit,
     "markdown": markdown,
     "github": github,

@@ -29,6 +29,7 @@ HOSTILE = (
     "../../etc/passwd",
     "/absolute/\u00fc\u4e2d.onnx",
     "\U0001f600 e\u0301",
+    "no-utf8-\udcff.onnx",
 )
 
 

@@ -85,7 +85,9 @@ def check_all(report: CheckReport) -> None:
         assert URI.fullmatch(each["locations"][0]["physicalLocation"]["artifactLocation"]["uri"])
     found = json.loads(render(report, "gitlab"))
     assert len({each["fingerprint"] for each in found}) == len(found)
-    assert CheckReport.model_validate_json(render(report, "json")) == report
+    assert CheckReport.model_validate(json.loads(render(report, "json"))) == report
+    for text in (badge(report), *(render(report, form) for form in FORMS)):
+        assert text.encode("utf-8").endswith(b"\n")
     for line in render(report, "github").splitlines():
         assert COMMAND.fullmatch(line), line
     ElementTree.fromstring(badge(report))
