@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Every command of the README is run, in order, as a user would, beside their own files."""
 
+import getpass
 import os
 import shlex
 import subprocess
@@ -14,6 +15,7 @@ import torch.nn.functional as F
 from PIL import Image
 
 from tests.e2e.support import environment
+from tests.sshd import needs_sshd, sshd
 from tests.test_readme import code, of
 
 MYNET = """
@@ -87,21 +89,45 @@ def on_one_core(*arguments: str) -> list[str]:
     return [sys.executable, "-c", start, *arguments]
 
 
+def run(line: str, desk: Path, *further: str) -> None:
+    arguments = shlex.split(line)[1:]
+    done = subprocess.run(
+        on_one_core(*arguments, *further),
+        cwd=desk,
+        env={**environment(), "XDG_CONFIG_HOME": str(desk / "config")},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+    # A limit that the README's user sets may well be broken by this network, or by this "board".
+    judged = {"--max-drop", "--target"} & set(arguments) and "--allow-unmeasured" not in arguments
+    fine = (0, 1) if judged and arguments[0] in ("compress", "profile") else (0,)
+    assert done.returncode in fine, f"{line}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
+
+
+def for_a_board(line: str) -> bool:
+    return " board" in line
+
+
 def test_all_commands_in_order(desk: Path) -> None:
     for line in of("edgeprune"):
-        arguments = shlex.split(line)[1:]
-        on_the_board = arguments[:2] == ["profile", "model.onnx"]
-        done = subprocess.run(
-            on_one_core(*arguments),
-            cwd=desk / "out" / "rpi4" if on_the_board else desk,
-            env=environment(),
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=300,
-        )
-        # A limit that the README's user sets may well be broken by this network.
-        fine = (0, 1) if "--max-drop" in arguments else (0,)
-        assert done.returncode in fine, f"{line}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
+        if not for_a_board(line):
+            run(line, desk)
     assert (desk / "out" / "rpi4" / "manifest.json").exists()
     assert (desk / "artifacts" / "model.tflite").exists()
+
+
+@needs_sshd
+def test_the_commands_for_a_board(desk: Path, tmp_path: Path) -> None:
+    if not (desk / "out" / "rpi4" / "manifest.json").exists():
+        run("edgeprune compress model.pt2 --target rpi4 --no-profile --allow-unmeasured", desk)
+    with sshd(user=getpass.getuser()) as server:  # who can run this Python
+        folder = server.folder / "models"
+        for line in filter(for_a_board, of("edgeprune")):
+            # The reader's board is this machine, behind ssh, in a folder that it may write.
+            line = line.replace("ssh://pi@board", server.address)
+            line = line.replace("/opt/models", str(folder))
+            add = ("--yes", "--identity", str(server.identity), "--python", sys.executable)
+            run(line, desk, *(add if " add " in line else ()))
+        assert (folder / "classifier" / "current" / "model.onnx").exists()
