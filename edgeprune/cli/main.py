@@ -13,7 +13,7 @@ import typer
 from typer.main import get_command
 
 from edgeprune import __version__
-from edgeprune.cli import compress, demo, device, inspect, profile, stages, targets
+from edgeprune.cli import compress, demo, deploy, device, inspect, profile, stages, targets
 from edgeprune.errors import EdgepruneError, MissingExtra
 
 __all__ = ["app", "main"]
@@ -65,6 +65,7 @@ def _version(
 compress.add_to(app)
 stages.add_to(app)
 profile.add_to(app)
+deploy.add_to(app)
 inspect.add_to(app)
 demo.add_to(app)
 app.add_typer(device.app, name="device")

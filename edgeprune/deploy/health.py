@@ -6,20 +6,24 @@ lies between two steps. So every output has a tolerance, set where the outputs w
 (``edgeprune.health``), with its reason.
 """
 
+from __future__ import annotations
+
 import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from edgeprune.errors import CheckFailed, InputError
 
-__all__ = ["Batch", "Difference", "Expected", "ExpectedOutput", "Health", "compare", "read_batch"]
+if TYPE_CHECKING:  # manifests are read without it
+    import numpy as np
 
-Array = np.ndarray[Any, Any]
+    Array = np.ndarray[Any, Any]
+
+__all__ = ["Batch", "Difference", "Expected", "ExpectedOutput", "Health", "compare", "read_batch"]
 
 
 class _Frozen(BaseModel):
@@ -80,6 +84,8 @@ def read_batch(path: Path, artifact: str, expected: Expected) -> Batch:
     Raises:
         InputError: They aren't there.
     """
+    import numpy as np
+
     try:
         with np.load(path, allow_pickle=False) as file:
             return Batch(
@@ -106,6 +112,8 @@ def compare(
 
 
 def _compare(label: str, output: ExpectedOutput, wanted: Array, got: Array | None) -> Difference:
+    import numpy as np
+
     if got is None:
         raise CheckFailed(f"{label}: the device gives no such output")
     if got.shape != wanted.shape or got.dtype != wanted.dtype:
