@@ -2,7 +2,7 @@
 """Bytes of the memory that a runtime plans for a model's tensors: its arena.
 
 onnxruntime tells them in its profile from version 1.28 on. LiteRT tells nothing in Python, but
-where its tensors lie: the arena of its built-in kernels spans the tensors that are no constants.
+where its tensors lie: those that its built-in kernels plan are one block without gaps.
 Runs on the device: standard library, numpy and one runtime, Python 3.8 or newer.
 """
 
@@ -11,13 +11,13 @@ from __future__ import annotations
 import contextlib
 import json
 import shutil
-import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgeprune.profiler.backends import lite_runtime, openable
+from edgeprune.errors import EdgepruneError
+from edgeprune.profiler.backends import LiteBackend
 from edgeprune.profiler.formats import detect_format
 from edgeprune.profiler.runtime import open_session
 
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 __all__ = ["mapped", "measure_arena", "profiled_events", "span"]
 
 _RUNS = 2
+_TRIES = 2
+"""Interpreters of one file: something else of the heap may touch the one's block by chance."""
 _ALIGNMENT = 64
 """Bytes to which LiteRT aligns a tensor."""
 
@@ -61,18 +63,21 @@ def profiled_events(
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def span(tensors: Sequence[tuple[int, int]]) -> int | None:
-    """Bytes from the lowest to the highest end of ``tensors`` (address, bytes).
+def span(tensors: Sequence[tuple[int, int]], inside: int) -> int | None:
+    """Bytes of the block of ``tensors`` (address, bytes) that has the address ``inside``.
 
-    None where they can't be of one planned block: such a block is never larger than all of its
-    tensors side by side.
+    LiteRT's planner puts each tensor at the block's start or right behind another one, so a block
+    has no gap as wide as the alignment. What lies elsewhere (shapes that were computed while
+    loading, unpacked weights) isn't planned. None where no tensor has that address.
     """
-    if not tensors:
-        return None
-    low = min(start for start, _ in tensors)
-    high = max(start + size for start, size in tensors)
-    together = sum(-(-size // _ALIGNMENT) * _ALIGNMENT for _, size in tensors)
-    return high - low if high - low <= together + _ALIGNMENT else None
+    low = high = 0
+    for start, size in sorted(tensors):
+        if start - high >= _ALIGNMENT:
+            if low <= inside < high:
+                break
+            low = start
+        high = max(high, start + size)
+    return high - low if low <= inside < high else None
 
 
 def mapped(maps: str, path: str) -> list[tuple[int, int]]:
@@ -103,38 +108,37 @@ def _onnx(path: Path, threads: int, arrays: list[np.ndarray[Any, Any]]) -> dict[
 
 
 def _lite(path: Path, threads: int, arrays: list[np.ndarray[Any, Any]]) -> dict[str, Any]:
-    runtime, kind = lite_runtime()
-    resolvers = getattr(sys.modules[kind.__module__], "OpResolverType", None)
-    if resolvers is None:
-        return _absent(f"{runtime} can't be told to do without delegates")
-    try:
-        with openable(path) as name:
-            interpreter = kind(
-                model_path=name,
-                num_threads=threads,
-                experimental_op_resolver_type=resolvers.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
-            )
-        for detail, array in zip(interpreter.get_input_details(), arrays):  # noqa: B905 - 3.8
-            if tuple(detail["shape"]) != array.shape:
-                interpreter.resize_tensor_input(detail["index"], list(array.shape))
-        interpreter.allocate_tensors()
-        interpreter.invoke()
-    except (ValueError, RuntimeError) as error:
-        return _absent(f"{runtime} without delegates fails: {' '.join(str(error).split())}")
+    found: list[int | None] = []
+    backends = []
+    for _ in range(_TRIES):
+        try:
+            backends.append(LiteBackend(path, threads, plain=True))
+            backends[-1].invoke(arrays)
+        except EdgepruneError as error:
+            return _absent(f"without delegates it doesn't run: {error}")
+        found.append(_planned(backends[-1], path))
+    sizes = [size for size in found if size is not None]
+    runtime = backends[0].runtime
+    if len(sizes) < _TRIES:
+        return _absent(f"{runtime} has its inputs where no other tensor is planned")
+    how = (
+        f"block of the tensors that {runtime} plans without delegates: activations and scratch, "
+        "not the weights"
+    )
+    return {"arena": {"bytes": min(sizes), "how": how}, "arena_reason": None}
+
+
+def _planned(backend: LiteBackend, path: Path) -> int | None:
+    """Bytes of the block that the first input is in; constants of the mapped file are left out."""
     maps = Path("/proc/self/maps").read_bytes().decode("utf-8", "surrogateescape")
     constants = mapped(maps, _escaped(path))
-    if not constants:
-        return _absent(f"{runtime} doesn't map the file, so constants can't be told from the arena")
     tensors = [
         (start, size)
-        for start, size in _tensors(interpreter)
+        for start, size in _tensors(backend.interpreter)
         if not any(low <= start < high for low, high in constants)
     ]
-    size = span(tensors)
-    if size is None:
-        return _absent(f"the tensors of {runtime} don't lie in one block")
-    how = f"span of the tensors of {runtime} without delegates: activations, not the weights"
-    return {"arena": {"bytes": size, "how": how}, "arena_reason": None}
+    first = backend.interpreter.tensor(backend.input_ids[0])()
+    return span(tensors, first.__array_interface__["data"][0])
 
 
 def _tensors(interpreter: Any) -> Iterator[tuple[int, int]]:

@@ -10,6 +10,7 @@ import contextlib
 import importlib
 import os
 import re
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import metadata
@@ -125,18 +126,23 @@ class OnnxBackend:
 
 
 class LiteBackend:
-    """A file loaded into LiteRT or one of its forerunners."""
+    """A file loaded into LiteRT or one of its forerunners.
+
+    With ``plain`` its built-in kernels run all of it, no delegate takes over a part (XNNPACK does
+    otherwise, and plans its tensors out of sight).
+    """
 
     format = "tflite"
 
-    def __init__(self, path: Path, threads: int) -> None:
+    def __init__(self, path: Path, threads: int, *, plain: bool = False) -> None:
         self.path = path
+        self._plain = plain
         self._threads = threads
         self._resizable = True
-        self.runtime, self._interpreter_type = lite_runtime()
+        self.runtime, self._kind = lite_runtime()
         self._open()
         inputs, outputs = self._ordered()
-        self._input_ids = [detail["index"] for _, detail in inputs]
+        self.input_ids = [detail["index"] for _, detail in inputs]
         self._output_ids = [detail["index"] for _, detail in outputs]
         self.inputs = tuple(_lite_spec(name, detail) for name, detail in inputs)
         self.outputs = tuple(_lite_spec(name, detail) for name, detail in outputs)
@@ -149,21 +155,29 @@ class LiteBackend:
     def _open(self) -> None:
         try:
             with quiet(), openable(self.path) as name:
-                self._interpreter = self._interpreter_type(
-                    model_path=name, num_threads=self._threads
+                self.interpreter = self._kind(
+                    model_path=name, num_threads=self._threads, **self._without_delegates()
                 )
-                self._interpreter.allocate_tensors()
+                self.interpreter.allocate_tensors()
         except (ValueError, RuntimeError, OSError) as error:
             raise InputError(f"{self.path}: {self.runtime} refuses it: {_line(error)}") from None
 
+    def _without_delegates(self) -> dict[str, Any]:
+        if not self._plain:
+            return {}
+        resolvers = getattr(sys.modules[self._kind.__module__], "OpResolverType", None)
+        if resolvers is None:
+            raise InputError(f"{self.path}: {self.runtime} can't do without delegates")
+        return {"experimental_op_resolver_type": resolvers.BUILTIN_WITHOUT_DEFAULT_DELEGATES}
+
     def _ordered(self) -> tuple[list[tuple[str, Any]], list[tuple[str, Any]]]:
         """Name and order inputs and outputs as the signature does, if there is exactly one."""
-        inputs = self._interpreter.get_input_details()
-        outputs = self._interpreter.get_output_details()
-        signatures = self._interpreter.get_signature_list()
+        inputs = self.interpreter.get_input_details()
+        outputs = self.interpreter.get_output_details()
+        signatures = self.interpreter.get_signature_list()
         if len(signatures) != 1:
             return [(d["name"], d) for d in inputs], [(d["name"], d) for d in outputs]
-        runner = self._interpreter.get_signature_runner(next(iter(signatures)))
+        runner = self.interpreter.get_signature_runner(next(iter(signatures)))
         return (
             _signature_order(runner.get_input_details(), inputs),
             _signature_order(runner.get_output_details(), outputs),
@@ -175,9 +189,9 @@ class LiteBackend:
             return False
         try:
             self._resize(shapes)
-            self._interpreter.invoke()  # some models allow the allocation and then fail here
+            self.interpreter.invoke()  # some models allow the allocation and then fail here
             batch = shapes[0][0]
-            got = [self._interpreter.get_tensor(index).shape[:1] for index in self._output_ids]
+            got = [self.interpreter.get_tensor(index).shape[:1] for index in self._output_ids]
             if all(dim == (batch,) for dim in got):
                 return True
         except (ValueError, RuntimeError):
@@ -189,9 +203,9 @@ class LiteBackend:
 
     def _resize(self, shapes: Shapes) -> None:
         with quiet():
-            for position, index in enumerate(self._input_ids):
-                self._interpreter.resize_tensor_input(index, list(shapes[position]), strict=False)
-            self._interpreter.allocate_tensors()
+            for position, index in enumerate(self.input_ids):
+                self.interpreter.resize_tensor_input(index, list(shapes[position]), strict=False)
+            self.interpreter.allocate_tensors()
         self._shapes = shapes
 
     def invoke(self, arrays: list[Array]) -> list[Array]:
@@ -204,10 +218,10 @@ class LiteBackend:
         try:
             if shapes != self._shapes:
                 self._resize(shapes)
-            for position, index in enumerate(self._input_ids):
-                self._interpreter.set_tensor(index, arrays[position])
-            self._interpreter.invoke()
-            return [self._interpreter.get_tensor(index) for index in self._output_ids]
+            for position, index in enumerate(self.input_ids):
+                self.interpreter.set_tensor(index, arrays[position])
+            self.interpreter.invoke()
+            return [self.interpreter.get_tensor(index) for index in self._output_ids]
         except (ValueError, RuntimeError) as error:
             raise DeviceError(f"{self.path}: {self.runtime} failed: {_line(error)}") from None
 

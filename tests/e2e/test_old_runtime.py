@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from edgeprune.device import archive
 from edgeprune.export.compat import oldest_runtime_blockers
 from edgeprune.export.feed import artifact_runner, evaluation_batches
 from edgeprune.export.tflite import write_tflite
@@ -104,3 +105,52 @@ def test_what_it_refuses_is_what_we_say(files, said):
     assert "'FULLY_CONNECTED' version '12'" in said["per-channel"]
     (blocker,) = oldest_runtime_blockers(files["per-channel"])
     assert "FULLY_CONNECTED version 12" in blocker
+
+
+@pytest.fixture(scope="session")
+def agent(old_python: Path, tmp_path_factory: pytest.TempPathFactory):
+    """What the agent, as the one file that a board gets, answers in the old environment."""
+    folder = tmp_path_factory.mktemp("agent")
+    path = folder / archive.name()
+    path.write_bytes(archive.build())
+
+    def ask(*words: str | Path) -> dict:
+        done = subprocess.run(
+            [old_python, path, *words], cwd=folder, capture_output=True, timeout=120, check=False
+        )
+        assert done.returncode == 0, (done.stdout, done.stderr)
+        return json.loads(done.stdout)["result"]
+
+    return ask
+
+
+def test_the_agent_measures_with_the_old_runtime(agent, files):
+    probed = agent("probe")
+    assert probed["runtimes"] == {"tflite-runtime": "2.14.0"}
+    assert probed["numpy"].startswith("1.")
+    float32, int8 = agent("memory", files["fp32"], files["int8"])["files"]
+    for file in (float32, int8):
+        assert file["runtime"] == "tflite-runtime 2.14.0"
+        assert len(file["peak"]) == 3
+        assert min(file["peak"]) > min(file["base"]) > 0
+        assert len(set(file["arenas"])) == 1
+    assert 0 < int8["arena"]["bytes"] < float32["arena"]["bytes"]
+    (file,) = agent("latency", "--block-seconds", "0.1", "--max-blocks", "5", files["int8"])[
+        "files"
+    ]
+    assert len(file["blocks"]) == 5
+    assert all(block["p50"] > 0 for block in file["blocks"])
+
+
+def test_the_agent_gives_what_the_new_runtime_does(agent, files, tmp_path):
+    (batch,) = evaluation_batches(digits(), SAMPLES)
+    np.savez(tmp_path / "x.npz", batch[0])  # NCHW, as the data is: the agent turns it
+    result = agent(
+        *("run", "--inputs", tmp_path / "x.npz", "--outputs", tmp_path / "y.npz", files["fp32"])
+    )
+    (told,) = result["outputs"]
+    with np.load(tmp_path / "y.npz") as outputs:
+        found = outputs[told["name"]]
+    (wanted,) = artifact_runner(files["fp32"], cnn("fp32"))(*evaluation_batches(digits(), SAMPLES))
+    assert list(found.shape) == told["shape"] == [SAMPLES, 10]
+    np.testing.assert_allclose(found, wanted, atol=1e-5 * np.ptp(wanted))

@@ -108,7 +108,19 @@ def reshaped(path: Path) -> Path:
     return build.save(path, source, [target], {"y": target})
 
 
+def two_inputs(path: Path) -> Path:
+    """The sum of ``in_0`` (1 x 8) and ``in_1`` (1 x 1), listed backwards, as TFLite."""
+    build = _Builder()
+    wide, narrow = build.tensor("wide", [1, 8]), build.tensor("narrow", [1, 1])
+    total = build.tensor("total", [1, 8])
+    build.op(schema.BuiltinOperator.ADD, [wide, narrow], [total])
+    build.inputs = {"in_1": narrow, "in_0": wide}
+    return build.save(path, narrow, [total], {"y": total})
+
+
 class _Builder:
+    inputs: dict[str, int] | None = None
+
     def __init__(self) -> None:
         self.graph = schema.SubGraphT()
         self.graph.tensors, self.graph.operators = [], []
@@ -139,14 +151,15 @@ class _Builder:
     def save(
         self, path: Path, source: int, ends: list[int], outputs: dict[str, int] | None
     ) -> Path:
-        self.graph.inputs, self.graph.outputs = [source], ends
+        inputs = self.inputs or {"args_0": source}
+        self.graph.inputs, self.graph.outputs = [*inputs.values()], ends
         model = schema.ModelT()
         model.version, model.subgraphs, model.buffers = 3, [self.graph], self.buffers
         model.operatorCodes = [self._code(code) for code in self.codes]
         if outputs is not None:
             signature = schema.SignatureDefT()
             signature.signatureKey = "serving_default"
-            signature.inputs = [self._entry("args_0", source)]
+            signature.inputs = [self._entry(name, index) for name, index in inputs.items()]
             signature.outputs = [self._entry(name, index) for name, index in outputs.items()]
             model.signatureDefs = [signature]
         builder = flatbuffers.Builder(1024)
