@@ -13,7 +13,7 @@ TORCH := $(shell sed -n 's/^ *"\(torch==[^"]*\)".*/\1/p' pyproject.toml)
 export OMP_NUM_THREADS ?= 1
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: help setup demo test test-architectures test-device check fmt golden clean
+.PHONY: help setup demo test test-architectures test-device fuzz check fmt golden clean
 .DELETE_ON_ERROR:
 
 help:
@@ -21,6 +21,7 @@ help:
 	@echo 'make test    all tests but the slow ones'
 	@echo 'make test-architectures   the slow ones: each of tests/architectures trained, saved, exported'
 	@echo 'make test-device   on an emulated Raspberry Pi behind sshd; as root on Debian, skipped elsewhere'
+	@echo 'make fuzz    a minute of broken ONNX and TFLite files'
 	@echo 'make check   lint, format, types, import rules'
 	@echo 'make setup   only the environment, in $(VENV); the others do it by themselves'
 	@echo 'make fmt     format the code;  make golden  rewrite tests/golden;  make clean'
@@ -49,6 +50,9 @@ test-architectures: setup
 
 test-device: setup
 	$(BIN)/python -m pytest -q -m device tests/device
+
+fuzz: setup
+	$(BIN)/python -m pytest -q -m fuzz tests/fuzz
 
 check: setup
 	$(BIN)/ruff check .

@@ -21,6 +21,7 @@ SOURCES = sorted((ROOT / "edgeprune").rglob("*.py"))
 TESTS = sorted((ROOT / "tests").rglob("*.py"))
 TORCH_FREE = (
     "edgeprune",
+    "edgeprune.artifact",
     "edgeprune.cli.targets",
     "edgeprune.errors",
     "edgeprune.figure",

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from edgeprune.artifact.operators import LITE_MOVES, LITE_PRODUCTS, ONNX_MOVES, ONNX_PRODUCTS
 from edgeprune.errors import InputError, MissingExtra
 from edgeprune.export import flatbuffer
 from edgeprune.export.quiet import quiet
@@ -29,34 +30,6 @@ Kind = Literal["int8", "dynamic", "float", "none"]
 _EIGHT_BITS = ("int8", "uint8")
 
 
-def _words(text: str) -> frozenset[str]:
-    return frozenset(text.split())
-
-
-_LITE_PRODUCTS = _words(
-    """BATCH_MATMUL CONV_2D CONV_3D CONV_3D_TRANSPOSE DEPTHWISE_CONV_2D FULLY_CONNECTED LSTM RNN
-    TRANSPOSE_CONV UNIDIRECTIONAL_SEQUENCE_LSTM UNIDIRECTIONAL_SEQUENCE_RNN"""
-)
-_LITE_MOVES = _words(
-    """BATCH_TO_SPACE_ND BITCAST BROADCAST_ARGS BROADCAST_TO CAST CONCATENATION DEPTH_TO_SPACE
-    DEQUANTIZE DYNAMIC_UPDATE_SLICE EMBEDDING_LOOKUP EXPAND_DIMS FILL GATHER GATHER_ND MIRROR_PAD
-    ONE_HOT PACK PAD PADV2 QUANTIZE RANGE RANK RESHAPE REVERSE_SEQUENCE REVERSE_V2 SCATTER_ND SELECT
-    SELECT_V2 SHAPE SLICE SPACE_TO_BATCH_ND SPACE_TO_DEPTH SPLIT SPLIT_V SQUEEZE STRIDED_SLICE TILE
-    TRANSPOSE UNPACK WHERE ZEROS_LIKE"""
-)
-_ONNX_PRODUCTS = _words(
-    """Attention Conv ConvInteger ConvTranspose DynamicQuantizeLSTM DynamicQuantizeMatMul Einsum
-    FusedConv FusedGemm FusedMatMul GRU Gemm GroupQueryAttention LSTM MatMul MatMulInteger
-    MatMulIntegerToFloat MatMulNBits MultiHeadAttention NhwcFusedConv QAttention QGemm QLinearConv
-    QLinearConvTranspose QLinearMatMul RNN"""
-)
-_ONNX_MOVES = _words(
-    """BitCast Cast CastLike Compress Concat ConcatFromSequence Constant ConstantOfShape
-    DepthToSpace DequantizeLinear DynamicQuantizeLinear Expand EyeLike Flatten Gather GatherElements
-    GatherND Identity MemcpyFromHost MemcpyToHost NonZero OneHot Pad QLinearConcat QuantizeLinear
-    Range ReorderInput ReorderOutput Reshape ReverseSequence ScatterElements ScatterND Shape Size
-    Slice SpaceToDepth Split Squeeze Tile Transpose Unsqueeze Where"""
-)
 _ONNX_INTEGER = frozenset({"ConvInteger", "MatMulInteger", "MatMulIntegerToFloat"})
 _ONNX_DYNAMIC = frozenset({"DynamicQuantizeLSTM", "DynamicQuantizeMatMul"})
 
@@ -112,14 +85,14 @@ def _summary(rows: list[_Row]) -> Counts:
 def _lite_rows(path: Path) -> list[_Row]:
     ops = flatbuffer.read(path).ops
     return [
-        _Row(op.outputs[0].name, op.kind, _lite_kind(op), op.kind in _LITE_PRODUCTS)
+        _Row(op.outputs[0].name, op.kind, _lite_kind(op), op.kind in LITE_PRODUCTS)
         for op in ops
         if op.outputs
     ]
 
 
 def _lite_kind(op: flatbuffer.Op) -> Kind:
-    if op.kind in _LITE_MOVES or not any(_calculates(t.dtype) for t in op.outputs):
+    if op.kind in LITE_MOVES or not any(_calculates(t.dtype) for t in op.outputs):
         return "none"
     made = {t.dtype for t in op.outputs}
     # A reduction's axes and a transposed convolution's shape are integers of no interest here.
@@ -127,7 +100,7 @@ def _lite_kind(op: flatbuffer.Op) -> Kind:
     if made | used <= set(_EIGHT_BITS):
         return "int8"
     weights = {t.dtype for t in op.inputs if t is not None and t.raw is not None}
-    if op.kind in _LITE_PRODUCTS and weights & set(_EIGHT_BITS):
+    if op.kind in LITE_PRODUCTS and weights & set(_EIGHT_BITS):
         return "dynamic"
     return "float"
 
@@ -143,7 +116,7 @@ def _onnx_rows(path: Path, threads: int) -> list[_Row]:
     for index, node in enumerate(graph.node):
         kind = _onnx_kind(node, eight_bits, dynamic)
         name = node.name or f"{node.op_type}_{index}"
-        rows.append(_Row(name, node.op_type, kind, node.op_type in _ONNX_PRODUCTS))
+        rows.append(_Row(name, node.op_type, kind, node.op_type in ONNX_PRODUCTS))
         if node.op_type == "DynamicQuantizeLinear":
             dynamic.add(node.output[0])
         if _gives_eight_bits(node, kind, eight_bits):
@@ -176,7 +149,7 @@ def _eight_bit_constants(graph: Any) -> set[str]:
 
 def _onnx_kind(node: Any, eight_bits: set[str], dynamic: set[str]) -> Kind:
     op = node.op_type
-    if op in _ONNX_MOVES:
+    if op in ONNX_MOVES:
         return "none"
     if op in _ONNX_DYNAMIC or (op in _ONNX_INTEGER and node.input[0] in dynamic):
         return "dynamic"

@@ -2,7 +2,8 @@
 """TFLite files as data: read, look at, pack.
 
 The schema is that of github.com/google-ai-edge/LiteRT (tflite/schema/schema.fbs), in the bindings
-that ai-edge-litert ships.
+that ai-edge-litert ships. They trust what they read, so this is for files that edgeprune has made
+itself; ``edgeprune.artifact`` reads those of others.
 """
 
 from __future__ import annotations
