@@ -13,7 +13,18 @@ import typer
 from typer.main import get_command
 
 from edgeprune import __version__
-from edgeprune.cli import compress, demo, deploy, device, inspect, profile, stages, targets
+from edgeprune.cli import (
+    compress,
+    demo,
+    deploy,
+    device,
+    history,
+    inspect,
+    profile,
+    rendered,
+    stages,
+    targets,
+)
 from edgeprune.errors import EdgepruneError, MissingExtra
 
 __all__ = ["app", "main"]
@@ -67,6 +78,8 @@ stages.add_to(app)
 profile.add_to(app)
 deploy.add_to(app)
 inspect.add_to(app)
+history.add_to(app)
+rendered.add_to(app)
 demo.add_to(app)
 app.add_typer(device.app, name="device")
 app.add_typer(targets.app, name="targets")
