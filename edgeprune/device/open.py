@@ -58,6 +58,8 @@ def open_agent(named: Named, places: Places, *, keep: bool = False) -> Agent:
     if address.kind == "emulated":
         from edgeprune.device.emulated import python_words
 
-        words = python_words(environment(places, address), find_target(address.name))
-        return Agent(LocalShell(CODE, name=str(address)), words, None)
+        folder = environment(places, address)
+        words = python_words(folder, find_target(address.name))
+        # Beside this code its Python would find this machine's own packages.
+        return Agent(LocalShell(name=str(address)), words, str(folder / "agent"), keep=keep)
     raise InputError(f"{named.name}: the agent doesn't run on {address}; it has its own way")

@@ -232,6 +232,8 @@ def onnx_runtime() -> tuple[str, Any]:
     Raises:
         MissingExtra: It isn't installed.
     """
+    # Else it writes an identity of this machine into the home folder, to report its use by.
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     try:
         with quiet():
             import onnxruntime as ort

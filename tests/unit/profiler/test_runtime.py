@@ -1,4 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +11,9 @@ from edgeprune.errors import DeviceError, InputError
 from edgeprune.profiler.formats import detect_format
 from edgeprune.profiler.runtime import TensorSpec, open_session
 from tests.unit.profiler import models
+
+
+ROOT = Path(__file__).parents[3]
 
 
 def rows(count: int) -> np.ndarray:
@@ -144,3 +150,18 @@ def test_loading_and_running_prints_nothing(
     for path in (models.chain(tmp_path / "m.onnx"), models.sums(tmp_path / "m.tflite", ["y"])):
         open_session(path).run([rows(3)])
     assert capfd.readouterr() == ("", "")
+
+
+def test_nothing_is_written_into_the_home_folder(tmp_path: Path) -> None:
+    """onnxruntime would leave an identity of the machine there, to report its use by."""
+    models.chain(tmp_path / "a.onnx")
+    home = tmp_path / "home"
+    home.mkdir()
+    code = (
+        "import sys; from pathlib import Path; from edgeprune.profiler.runtime import open_session;"
+        "open_session(Path(sys.argv[1]))"
+    )
+    environment = {"HOME": str(home), "PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", code, str(tmp_path / "a.onnx")]
+    subprocess.run(command, env=environment, check=True)
+    assert list(home.rglob("*")) == []
