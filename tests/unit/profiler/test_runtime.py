@@ -12,7 +12,6 @@ from edgeprune.profiler.formats import detect_format
 from edgeprune.profiler.runtime import TensorSpec, open_session
 from tests.unit.profiler import models
 
-
 ROOT = Path(__file__).parents[3]
 
 
@@ -153,7 +152,7 @@ def test_loading_and_running_prints_nothing(
 
 
 def test_nothing_is_written_into_the_home_folder(tmp_path: Path) -> None:
-    """onnxruntime would leave an identity of the machine there, to report its use by."""
+    """The runtime would leave an identity of the machine there, to report its use by."""
     models.chain(tmp_path / "a.onnx")
     home = tmp_path / "home"
     home.mkdir()
