@@ -152,7 +152,9 @@ class _Agent:
         return spawn.ask(
             self._job(job, path),
             seconds=left if seconds is None else min(left, seconds),
-            # For latency malloc stays as it is wherever the file will be used: block.py says more.
+            # Latency keeps malloc as it is: with fixed thresholds the blocks of four small files
+            # spread no less, and a file with an output of 1 MB took 503 instead of 65 µs, since
+            # each of its outputs was mapped anew.
             environment=memory.STEADY_MALLOC if job["task"] == "memory" else {},
             fork=self.fork,
             **watching,

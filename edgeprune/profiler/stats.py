@@ -30,7 +30,7 @@ __all__ = [
 
 TAINT = 1.1
 """Wall time over CPU time from which a block counts as disturbed."""
-SYSTEMATIC = 0.03
+SYSTEMATIC = 0.04
 """Share of a time by which runs minutes apart differ, however well the blocks of each agree."""
 ENOUGH = 11
 """Blocks whose whole range is a 95 % interval, two of them counting as one."""

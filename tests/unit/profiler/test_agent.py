@@ -359,3 +359,33 @@ def test_under_qemu_it_knows_and_still_works(tmp_path: Path, onnx: Path) -> None
     (native,) = measure("memory", "--repeats", "1", onnx)["files"]
     # what it started was emulated as well: qemu is a part of its memory
     assert file["base"][0] > 1.3 * native["base"][0]
+
+
+@pytest.fixture
+def small_memory(tmp_path: Path) -> Iterator[Path]:
+    """A control group of 90 MB; what writes its number into ``cgroup.procs`` is in it."""
+    old = Path("/sys/fs/cgroup/memory")
+    group = (old if old.is_dir() else old.parent) / f"edgeprune-{tmp_path.name}"
+    limit = "memory.limit_in_bytes" if old.is_dir() else "memory.max"
+    try:
+        group.mkdir()
+        (group / limit).write_text("90000000")
+    except OSError as error:
+        if group.is_dir():
+            group.rmdir()
+        pytest.skip(f"no control group of memory can be made here (it takes root): {error}")
+    yield group
+    group.rmdir()
+
+
+def test_what_is_too_large_for_the_memory_is_killed_and_the_rest_measured(
+    tmp_path: Path, onnx: Path, small_memory: Path
+) -> None:
+    large = models.chain(tmp_path / "l.onnx", width=3072, depth=3)
+    start = ("sh", "-c", 'echo $$ > "$0" && exec "$@"', small_memory / "cgroup.procs", *command())
+    words = ("memory", "--repeats", "2", large, onnx)
+    (killed, fine) = measure(*words, start=start)["files"]
+    assert killed["killed"] == signal.SIGKILL
+    assert killed["peak"] == []
+    assert fine["killed"] is None
+    assert len(fine["peak"]) == 2
