@@ -22,6 +22,7 @@ from edgeprune.measure.result import Conditions, Profile
 from edgeprune.profiler.machine import describe, versions
 from edgeprune.report import markdown, to_json
 from edgeprune.report.schema import DeviceReport, Manifest, RunReport, StageReport
+from edgeprune.report.seal import sealed
 from edgeprune.step import Run, Step
 from edgeprune.workspace import file_hash
 
@@ -115,7 +116,7 @@ def result_files(report: RunReport, run: Run, final: Step) -> dict[str, Path | s
         versions=report.versions,
         health=recorded,
     )
-    return files | texts | {"manifest.json": to_json(manifest)}
+    return files | texts | {"manifest.json": to_json(sealed(manifest))}
 
 
 def _firmware(report: RunReport, run: Run, files: Mapping[str, Path]) -> dict[str, Path]:

@@ -22,6 +22,8 @@ __all__ = ["NAMES", "Baseline", "ModelEntry", "Project", "ProjectFile", "find_pr
 
 NAMES = ("edgeprune.toml", "pyproject.toml")
 LOCK = "edgeprune.lock.json"
+_LARGEST = 2**20
+"""Bytes of a project file; it comes from a pull request, so it is read with a limit."""
 
 Text = Annotated[str, Field(min_length=1, pattern=r"\S")]
 ModelName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
@@ -144,6 +146,12 @@ class ProjectFile:
                 limits = limits.model_copy(update=tables[target].model_dump(exclude_none=True))
         return found.model_copy(update={"budgets": limits})
 
+    def asked(self, name: str, target: str) -> frozenset[str]:
+        """Which budgets the file itself sets for a model there: not the target's own."""
+        tables = (self.project.budgets, self.project.models[name].budgets)
+        limits = (table[target] for table in tables if target in table)
+        return frozenset(key for each in limits for key in each.model_dump(exclude_none=True))
+
     def growth(self, name: str) -> Baseline:
         """What may change of a model against the baseline."""
         own = self.project.models[name].baseline
@@ -152,11 +160,25 @@ class ProjectFile:
     def place(self, name: str, rule: str, target: str) -> Place | None:
         """The line that a limit is written in; ``None`` where it is the target's own."""
         kind, _, key = rule.partition("/")
-        tails = [("budgets", target, key)] if kind == "budget" else [("baseline", key)]
-        for tail in tails:
-            for path in (("models", name, *tail), tail):
-                if path in self.lines:
-                    return Place(file=self.path.as_posix(), line=self.lines[path])
+        own, project = self.project.models[name], self.project
+        tables: tuple[Config | None, Config | None]
+        if kind == "budget":
+            within: tuple[str, ...] = ("budgets", target)
+            tables = own.budgets.get(target), project.budgets.get(target)
+        elif kind == "baseline":
+            within, tables = ("baseline",), (own.baseline, project.baseline)
+        else:
+            return None
+        for table, before in zip(tables, (("models", name), ()), strict=True):
+            if table is not None and getattr(table, key) is not None:
+                return self._line((*before, *within, key), len(before))
+        return None
+
+    def _line(self, keys: tuple[str, ...], outer: int) -> Place | None:
+        """The line of a value; one in an inline table has that of the key the table is for."""
+        for length in range(len(keys), outer, -1):
+            if keys[:length] in self.lines:
+                return Place(file=self.path.as_posix(), line=self.lines[keys[:length]])
         return None
 
 
@@ -180,20 +202,26 @@ def _read(path: Path) -> ProjectFile | None:
     if not path.is_file():
         return None
     try:
-        text = path.read_text(encoding="utf-8")
+        with path.open("rb") as file:
+            content = file.read(_LARGEST + 1)
+        text = content.decode()
         table = tomllib.loads(text)
     except OSError as error:
         raise ConfigError(f"{path}: can't be read: {error.strerror}") from None
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
         if path.name != NAMES[0]:
             return None  # of another tool's making, and it may not be ours at all
-        raise ConfigError(f"{path}: is no TOML: {error}") from None
+        why = "it is nested too deeply" if isinstance(error, RecursionError) else error
+        raise ConfigError(f"{path}: is no TOML: {why}") from None
+    if len(content) > _LARGEST:
+        raise ConfigError(f"{path}: has more than {_LARGEST} bytes, which no project needs")
     prefix: tuple[str, ...] = ()
     if path.name != NAMES[0]:
         prefix = ("tool", "edgeprune")
-        table = table.get("tool", {}).get("edgeprune")
-        if table is None:
+        tools = table.get("tool")
+        if not isinstance(tools, dict) or not isinstance(tools.get("edgeprune"), dict):
             return None
+        table = tools["edgeprune"]
     lines = {
         key[len(prefix) :]: line
         for key, line in key_lines(text).items()

@@ -21,6 +21,8 @@ SOURCES = sorted((ROOT / "edgeprune").rglob("*.py"))
 TESTS = sorted((ROOT / "tests").rglob("*.py"))
 TORCH_FREE = (
     "edgeprune",
+    "edgeprune.check",
+    "edgeprune.cli.check",
     "edgeprune.artifact",
     "edgeprune.cli.targets",
     "edgeprune.errors",

@@ -12,7 +12,7 @@ import pytest
 from typer.main import get_command
 
 from edgeprune import errors
-from edgeprune.cli.main import app
+from edgeprune.cli.main import application
 from edgeprune.target import list_targets
 
 ROOT = Path(__file__).parents[1]
@@ -35,7 +35,7 @@ def section(title: str) -> str:
 
 @pytest.mark.parametrize("line", of("edgeprune"))
 def test_each_command_has_the_options_that_it_is_given(line: str) -> None:
-    group = get_command(app)
+    group = get_command(application())
     context = group.make_context("edgeprune", [], resilient_parsing=True)
     arguments = shlex.split(line)[1:]
     while hasattr(group, "resolve_command"):

@@ -7,27 +7,33 @@ import shlex
 import sys
 import traceback
 from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
 
 import typer
 from typer.main import get_command
 
 from edgeprune import __version__
-from edgeprune.cli import (
-    compress,
-    demo,
-    deploy,
-    device,
-    history,
-    inspect,
-    profile,
-    rendered,
-    stages,
-    targets,
-)
 from edgeprune.errors import EdgepruneError, MissingExtra
 
-__all__ = ["app", "main"]
+__all__ = ["application", "main"]
+
+_MODULES: dict[str, tuple[str, ...]] = {
+    "compress": ("compress",),
+    "stages": ("prune", "finetune", "quantize", "export"),
+    "profile": ("profile",),
+    "check": ("check",),
+    "history": ("history",),
+    "rendered": ("badge", "render"),
+    "deploy": ("deploy",),
+    "init": ("init",),
+    "inspect": ("inspect",),
+    "demo": ("demo",),
+}
+"""The modules of ``edgeprune.cli`` that have commands, in the order of the help, and which; each
+with ``add_to(app)``. Only the one whose command is called is imported: a check starts fast."""
+_GROUPS = ("device", "targets")
+"""Modules with an ``app`` of their own, named like it."""
 
 _USAGE = typer.BadParameter.__mro__[1]
 """The base of everything that is wrong with a command line itself."""
@@ -51,20 +57,32 @@ _EXTRA = {
     "torchao": "compress",
 }
 
-app = typer.Typer(
-    name="edgeprune",
-    help="Trained PyTorch models onto small devices: prune, fine-tune, quantize, export, and "
-    "measured proof.",
-    epilog="Exit codes: 0 done, every budget met; 1 a budget or a check failed; 2 bad usage or "
-    "input; 3 an internal error, or a device that could not be reached. `--debug` after any "
-    "command shows the traceback of an error.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-)
+
+def application(command: str = "") -> typer.Typer:
+    """The command line; of the module that has ``command`` only, where there is such a one."""
+    app = typer.Typer(
+        name="edgeprune",
+        help="Trained PyTorch models onto small devices: prune, fine-tune, quantize, export, and "
+        "measured proof.",
+        epilog="Exit codes: 0 done, every budget met; 1 a budget or a check failed; 2 bad usage or "
+        "input; 3 an internal error, or a device that could not be reached. `--debug` after any "
+        "command shows the traceback of an error.",
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+    )
+    app.callback(invoke_without_command=True)(_version)
+    modules = [module for module, commands in _MODULES.items() if command in commands]
+    groups = [group for group in _GROUPS if group == command]
+    if not modules and not groups:
+        modules, groups = list(_MODULES), list(_GROUPS)
+    for module in modules:
+        import_module(f"edgeprune.cli.{module}").add_to(app)
+    for group in groups:
+        app.add_typer(import_module(f"edgeprune.cli.{group}").app, name=group)
+    return app
 
 
-@app.callback(invoke_without_command=True)
 def _version(
     version: bool = typer.Option(False, "--version", help="Print the version and leave."),
 ) -> None:
@@ -73,26 +91,14 @@ def _version(
         raise typer.Exit
 
 
-compress.add_to(app)
-stages.add_to(app)
-profile.add_to(app)
-deploy.add_to(app)
-inspect.add_to(app)
-history.add_to(app)
-rendered.add_to(app)
-demo.add_to(app)
-app.add_typer(device.app, name="device")
-app.add_typer(targets.app, name="targets")
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command line (``sys.argv`` where none is given); the exit code."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in given
     if sys.stdout is None:  # closed by who called
         sys.stdout = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115
-    command = get_command(app)
     try:
+        command = get_command(application(given[0] if given else ""))
         code = command.main(
             args=[argument for argument in given if argument != "--debug"],
             prog_name="edgeprune",

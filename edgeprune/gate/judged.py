@@ -76,6 +76,8 @@ class CheckReport(_Frozen):
     judged: tuple[Judged, ...]
     strict: bool = False
     """Whether what is inconclusive or not measured counts as a failure."""
+    allow_unmeasured: bool = False
+    """Whether a budget that could not be measured is a warning only, with ``strict`` too."""
     notes: tuple[str, ...] = ()
     when: str
     """ISO 8601, UTC."""
@@ -85,17 +87,18 @@ class CheckReport(_Frozen):
     @property
     def failed(self) -> tuple[Judged, ...]:
         """What makes the exit code 1."""
-        bad = self._bad
-        return tuple(each for each in self.judged if each.outcome in bad)
+        return tuple(each for each in self.judged if self._fails(each))
 
     @property
     def warnings(self) -> tuple[Judged, ...]:
         """What is neither passed nor failed."""
-        bad = self._bad
         return tuple(
-            each for each in self.judged if each.outcome != "pass" and each.outcome not in bad
+            each for each in self.judged if each.outcome != "pass" and not self._fails(each)
         )
 
-    @property
-    def _bad(self) -> frozenset[Outcome]:
-        return frozenset({"fail", "inconclusive", "not measured"} if self.strict else {"fail"})
+    def _fails(self, judged: Judged) -> bool:
+        if judged.outcome == "not measured":
+            # What a device must keep isn't passed by not looking; a baseline may not be there yet.
+            budget = judged.rule.startswith("budget/")
+            return (self.strict or budget) and not self.allow_unmeasured
+        return judged.outcome == "fail" or (self.strict and judged.outcome == "inconclusive")

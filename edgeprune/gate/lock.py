@@ -10,10 +10,15 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from edgeprune.artifact.source import opened
 from edgeprune.errors import ConfigError
 from edgeprune.figure import Figure
 
 __all__ = ["Accepted", "LayerSize", "Lock", "Machine", "read_lock"]
+
+
+_LARGEST = 2**24
+"""Bytes; a model of 100 layers takes 20 thousand."""
 
 
 class _Frozen(BaseModel):
@@ -67,15 +72,15 @@ def read_lock(path: Path) -> Lock | None:
     """Read a lock file; ``None`` where there is none.
 
     Raises:
-        ConfigError: It can't be read, or isn't one.
+        ConfigError: It isn't one.
+        InputError: It can't be read.
     """
-    try:
-        text = path.read_bytes()
-    except FileNotFoundError:
+    if not path.exists():
         return None
-    except OSError as error:
-        raise ConfigError(f"{path}: can't be read: {error.strerror}") from None
-    return parse_lock(text, str(path))
+    with opened(path) as content:
+        if len(content) > _LARGEST:
+            raise ConfigError(f"{path}: has more than {_LARGEST} bytes, which no lock file has")
+        return parse_lock(content[0 : len(content)], str(path))
 
 
 def parse_lock(text: bytes, where: str) -> Lock:

@@ -4,16 +4,22 @@
 import json
 import os
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
+from edgeprune.artifact.source import opened, shown
 from edgeprune.errors import EdgepruneError, InputError, OutputError
 from edgeprune.report.schema import Manifest, RunReport
+from edgeprune.report.seal import seal_of
+from edgeprune.report.text import plain
 
-__all__ = ["read_manifest", "read_report", "to_json", "write_json"]
+__all__ = ["read_manifest", "read_report", "read_sealed", "to_json", "write_json"]
 
 T = TypeVar("T", RunReport, Manifest)
+
+_LARGEST = 2**23
+"""Bytes; reports have some ten thousand. As JSON the worst text takes 30 times that in memory."""
 
 
 def to_json(content: BaseModel) -> str:
@@ -70,20 +76,50 @@ def read_manifest(path: Path) -> Manifest:
     return _read(path, Manifest)
 
 
-def _read(path: Path, kind: type[T]) -> T:
-    name = kind.__name__
+def read_sealed(path: Path) -> tuple[Manifest, bool]:
+    """Read a ``manifest.json``; with whether its seal is there and fits.
+
+    Raises:
+        InputError: It isn't there, or is no manifest of a known schema version.
+    """
+    data = _load(path, Manifest)
+    manifest = _parse(path, data, Manifest)
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"{path}: can't be read: {error.strerror}") from None
+        return manifest, manifest.seal == seal_of(data)
     except ValueError:
-        raise InputError(f"{path}: is no JSON, so no {name}") from None
+        return manifest, False
+
+
+def _read(path: Path, kind: type[T]) -> T:
+    return _parse(path, _load(path, kind), kind)
+
+
+def _load(path: Path, kind: type[T]) -> dict[str, Any]:
+    """The JSON object in a file that nobody vouches for."""
+    name = kind.__name__
+    with opened(path) as content:
+        if len(content) > _LARGEST:
+            raise InputError(
+                f"{plain(str(path))}: {len(content)} bytes; a {name} has at most {_LARGEST}"
+            )
+        text = content[0 : len(content)]
+    try:
+        data = json.loads(text.decode())
+    except (ValueError, RecursionError):
+        raise InputError(f"{plain(str(path))}: is no JSON, so no {name}") from None
     version = data.get("schema_version") if isinstance(data, dict) else None
-    if version != 1:
-        raise InputError(f"{path}: is no {name} of schema version 1, but of {version}")
+    if not isinstance(data, dict) or version != 1:
+        told = shown(str(version))
+        raise InputError(f"{plain(str(path))}: is no {name} of schema version 1, but of {told}")
+    return data
+
+
+def _parse(path: Path, data: dict[str, Any], kind: type[T]) -> T:
     try:
         return kind.model_validate(data)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        key = ".".join(map(str, first["loc"]))
-        raise InputError(f"{path}: is no {name}: {key}: {first['msg']}") from None
+        key = shown(".".join(map(str, first["loc"])))
+        raise InputError(
+            f"{plain(str(path))}: is no {kind.__name__}: {key}: {first['msg']}"
+        ) from None

@@ -136,3 +136,6 @@ class Manifest(_Frozen):
     versions: dict[str, str]
     health: Health | None = None
     """What each artifact answers to one batch; absent in manifests of earlier versions."""
+    seal: str | None = None
+    """``seal_of`` all the rest: shows an edit, and is no signature; absent in manifests of earlier
+    versions."""

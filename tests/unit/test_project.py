@@ -72,6 +72,47 @@ def test_a_limit_has_a_line(tmp_path: Path, rule: str, line: int | None) -> None
     assert file.place("classifier", rule, "rpi4") == expected
 
 
+def test_a_limit_in_an_inline_table_has_the_line_of_its_key(tmp_path: Path) -> None:
+    file = written(tmp_path, WHOLE.replace('[budgets.rpi4]\nsize = "2MB"\nlatency = "40ms"', ""))
+    place = file.place("detector", "baseline/size", "rpi4")
+    assert place is not None
+    assert file.path.read_text().splitlines()[place.line - 1].startswith("baseline = {")
+    assert file.place("detector", "budget/size", "rpi4") is None
+    inline = WHOLE.replace(
+        '[budgets.rpi4]\nsize = "2MB"', '[budgets]\nrpi4 = { size = "2MB" }\n[x]'
+    )
+    assert key_lines(inline)[("budgets", "rpi4")]
+
+
+def test_what_the_file_itself_asks_for(tmp_path: Path) -> None:
+    file = written(tmp_path, WHOLE)
+    assert file.asked("classifier", "rpi4") == {"size", "latency"}
+    assert file.asked("classifier", "stm32h7") == frozenset()
+    assert file.target("classifier", "stm32h7").budgets.size is not None
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"x = " + b"[" * 20_000, "is no TOML"),
+        (b"#" * (2**20 + 1), "more than 1048576 bytes"),
+        (b"\xff\xfe", "is no TOML"),
+    ],
+    ids=["deep", "huge", "no UTF-8"],
+)
+def test_a_hostile_project_file(tmp_path: Path, content: bytes, message: str) -> None:
+    (tmp_path / "edgeprune.toml").write_bytes(content)
+    with pytest.raises(ConfigError, match=message) as caught:
+        find_project(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_pyproject_of_odd_tools_is_not_ours(tmp_path: Path) -> None:
+    (tmp_path / ".git").mkdir()
+    (tmp_path / "pyproject.toml").write_text("tool = 3\n")
+    assert find_project(tmp_path) is None
+
+
 def test_in_pyproject(tmp_path: Path) -> None:
     own = WHOLE.replace("[", "[tool.edgeprune.", 0).replace("schema_version = 1\n", "")
     lines = [

@@ -63,10 +63,16 @@ def answer(report: CheckReport) -> str:
         return f"passed: {'the one check' if total == 1 else f'all {total} checks'} passed"
     counts = Counter(each.outcome for each in report.judged)
     parts = (f"{counts[outcome]} {said}" for outcome, said in _TOLD if counts[outcome])
-    by_strict = any(each.outcome != "fail" for each in report.failed)
-    strict = " (what is not decided fails with --strict)" if by_strict else ""
     head = "FAILED" if found == "failed" else found
-    return f"{head}: of {total} check{'s' if total > 1 else ''} {', '.join(parts)}{strict}"
+    return f"{head}: of {total} check{'s' if total > 1 else ''} {', '.join(parts)}{_why(report)}"
+
+
+def _why(report: CheckReport) -> str:
+    """Why something fails that didn't break its limit."""
+    kinds = {each.outcome for each in report.failed} - {"fail"}
+    if kinds and report.strict:
+        return " (what is not decided fails with --strict)"
+    return " (a budget that isn't measured is no pass; --allow-unmeasured accepts it)" * bool(kinds)
 
 
 def owner(judged: Judged) -> str:

@@ -135,7 +135,12 @@ def report(
     *rows: Judged, strict: bool = False, notes: tuple[str, ...] = ("the board ran hot: 78 C",)
 ) -> CheckReport:
     return CheckReport(
-        judged=rows or judged(), strict=strict, notes=notes, when=WHEN, edgeprune="0.1.0"
+        judged=rows or judged(),
+        strict=strict,
+        allow_unmeasured=not strict,
+        notes=notes,
+        when=WHEN,
+        edgeprune="0.1.0",
     )
 
 
@@ -144,7 +149,7 @@ def passed() -> CheckReport:
 
 
 def empty() -> CheckReport:
-    return CheckReport(judged=(), when=WHEN, edgeprune="0.1.0")
+    return CheckReport(judged=(), allow_unmeasured=True, when=WHEN, edgeprune="0.1.0")
 
 
 def hostile(name: str) -> CheckReport:

@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A whole check: cases in, a report out."""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from edgeprune import __version__
+from edgeprune.check.baseline import against_baseline
+from edgeprune.check.case import Case, Subject
+from edgeprune.check.limits import Answer, against_budgets
+from edgeprune.check.measuring import Measuring, measured
+from edgeprune.check.subjects import read_all
+from edgeprune.gate.judged import CheckReport, Judged
+from edgeprune.report.text import show
+
+__all__ = ["Rules", "check"]
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What makes a check fail."""
+
+    strict: bool = False
+    allow_unmeasured: bool = False
+
+
+def check(
+    cases: tuple[Case, ...], here: Path, rules: Rules, measuring: Measuring | None = None
+) -> CheckReport:
+    """Judge every case by its manifest, its budgets and its baseline.
+
+    Args:
+        cases: From ``gather``.
+        here: What the paths in the report are relative to.
+        rules: What is a failure.
+        measuring: How to measure latency and memory anew; ``None``: not at all.
+
+    Raises:
+        InputError: A file is no model file, or a damaged one, or can't be measured.
+        DeviceError: The device can't be reached.
+    """
+    read = read_all(cases, here)
+    subjects, notes = read.subjects, tuple[str, ...]()
+    if measuring is not None:
+        subjects, notes = measured(subjects, measuring, _judge)
+    answer = _judge(subjects)
+    return CheckReport(
+        judged=(*read.judged, *answer.judged),
+        strict=rules.strict,
+        allow_unmeasured=rules.allow_unmeasured,
+        notes=tuple(dict.fromkeys((*notes, *answer.notes, *_unjudged(subjects, answer.judged)))),
+        when=datetime.now(UTC).isoformat(timespec="seconds"),
+        edgeprune=__version__,
+    )
+
+
+def _judge(subjects: tuple[Subject, ...]) -> Answer:
+    judged: list[Judged] = []
+    notes: list[str] = []
+    for subject in subjects:
+        for answer in (against_budgets(subject), against_baseline(subject)):
+            judged += answer.judged
+            notes += answer.notes
+    return Answer(tuple(judged), tuple(notes))
+
+
+def _unjudged(subjects: tuple[Subject, ...], judged: tuple[Judged, ...]) -> list[str]:
+    """What files hold for which there is no limit at all."""
+    known = {each.artifact for each in judged}
+    return [
+        f"{subject.shown}: no limit is set for it (--target, --max-size or a project file); it has "
+        + ", ".join(
+            f"{key.replace('_', ' ')} {show(subject.figures[key])}"
+            for key in ("bytes", "parameters", "macs", "arena_estimate")
+            if key in subject.figures
+        )
+        for subject in subjects
+        if subject.shown not in known
+    ]

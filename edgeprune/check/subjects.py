@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From cases to artifacts with their figures: of the file itself, and of the manifest beside it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+
+from edgeprune.artifact import contents, digest, figures, read
+from edgeprune.check import integrity
+from edgeprune.check.case import Case, Result, Subject, told
+from edgeprune.figure import Figure, counted
+from edgeprune.gate.judged import Judged
+from edgeprune.gate.lock import Machine
+
+__all__ = ["Read", "machine_of", "read_all"]
+
+_OF_A_MACHINE = ("latency_p50", "memory_peak", "memory_model", "memory_wasm", "arena")
+
+
+@dataclass(frozen=True)
+class Read:
+    """What the cases gave."""
+
+    subjects: tuple[Subject, ...]
+    judged: tuple[Judged, ...]
+    """On manifests and missing files."""
+
+
+def read_all(cases: tuple[Case, ...], here: Path) -> Read:
+    """Read and hold together what is to be judged.
+
+    Raises:
+        InputError: A file that was named is no model file, or a damaged one.
+    """
+    subjects: list[Subject] = []
+    judged: list[Judged] = []
+    for case in cases:
+        if case.result is not None:
+            found = integrity.inspect(case, here)
+            judged += found.judged
+            subjects += _of_result(case, case.result, found, here)
+        elif not case.name or not case.path.exists():
+            judged.append(integrity.absent(case, here))
+        else:
+            subjects.append(_of_file(case, here))
+    return Read(tuple(subjects), tuple(judged))
+
+
+def machine_of(known: Mapping[str, Figure]) -> Machine | None:
+    """The machine that figures were measured on, by what their origins say of it."""
+    places = (known[key].origin.where for key in _OF_A_MACHINE if key in known)
+    where = next((place for place in places if place), None)
+    if where is None:
+        return None
+    return Machine(description=where, fingerprint=sha256(where.encode()).hexdigest()[:16])
+
+
+def _of_result(case: Case, result: Result, found: integrity.Integrity, here: Path) -> list[Subject]:
+    subjects = []
+    for artifact in result.manifest.artifacts:
+        name = artifact.file
+        if name not in found.hashes:
+            continue
+        path = result.folder / name
+        own: dict[str, Figure] = {}
+        device = None
+        if name in found.genuine:  # else the manifest's figures are about another file
+            own = dict(result.manifest.figures.get(name, {}))
+            device = _evidence(case, result, name)
+        own["bytes"] = counted(path.stat().st_size, "B", "size of the file")
+        known = {**own, **(device or {})}
+        shown = told(path, here)
+        subjects.append(
+            Subject(case, path, name, shown, found.hashes[name], own, device, machine_of(known))
+        )
+    return subjects
+
+
+def _evidence(case: Case, result: Result, name: str) -> dict[str, Figure] | None:
+    """What counts for the target's own budgets: as `edgeprune compress` judges them."""
+    device = result.manifest.device
+    if device is not None:
+        return dict(device.figures.get(name, {})) if device.refused is None else None
+    local = case.target is not None and case.target.reach.how == "local"
+    return dict(result.manifest.figures.get(name, {})) if local else None
+
+
+def _of_file(case: Case, here: Path) -> Subject:
+    known = contents(read(case.path))
+    subject = Subject(
+        case,
+        case.path,
+        case.name,
+        told(case.path, here),
+        digest(case.path),
+        figures(known),
+    )
+    subject.__dict__["contents"] = known  # what the cached property would read again
+    return subject

@@ -1,0 +1,246 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``edgeprune check``: whether models still fit their devices, for CI and for people."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from edgeprune.cli import options as opt
+from edgeprune.cli import reach
+from edgeprune.cli.console import page, progress
+from edgeprune.errors import InputError, OutputError
+from edgeprune.report.check import Form
+
+if TYPE_CHECKING:
+    from edgeprune.check.measuring import Measuring
+    from edgeprune.gate.judged import CheckReport
+    from edgeprune.measure.profile import Reached
+    from edgeprune.target import Budgets, Target
+
+__all__ = ["add_to", "measuring"]
+
+_BUDGETS = "Budgets, over the target's and the project's"
+_MEASURING = "Measuring"
+
+_EXAMPLES = """Examples:
+
+  edgeprune check
+
+  edgeprune check out/rpi4 --format github
+
+  edgeprune check vendor/detector.tflite --target stm32h7 --max-size 200kB
+
+  edgeprune check --measure --device ssh://pi@board --format junit --output report.xml
+
+Exit codes: 0 nothing failed; 1 a limit is broken, a manifest doesn't fit its files, or a budget
+could not be measured; 2 bad usage, or a file that can't be read.
+"""
+
+Paths = Annotated[
+    list[Path] | None,
+    typer.Argument(
+        metavar="[FOLDER|FILE]...",
+        show_default=False,
+        help="Results of compress, folders of them, .onnx and .tflite files. None: all that the "
+        "project file (edgeprune.toml, or [tool.edgeprune]) names.",
+    ),
+]
+Targets = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--target",
+        "-t",
+        metavar="TARGET",
+        show_default=False,
+        help="Judge for this device only: a name (`edgeprune targets list`) or a .toml file; may "
+        "be repeated.",
+    ),
+]
+MaxSize = Annotated[int | None, opt.bytes_option("--max-size", "2MB", "Of each file.", _BUDGETS)]
+MaxLatency = Annotated[
+    float | None, opt.seconds_option("--max-latency", "25ms", "Median of one inference.", _BUDGETS)
+]
+MaxMemory = Annotated[
+    int | None, opt.bytes_option("--max-memory", "64MB", "Peak of a fresh process.", _BUDGETS)
+]
+MaxDrop = Annotated[
+    float | None,
+    typer.Option(
+        "--max-drop",
+        metavar="1.0",
+        min=0,
+        help="Points that may be lost against the dense model.",
+        rich_help_panel=_BUDGETS,
+    ),
+]
+Strict = Annotated[
+    bool, typer.Option("--strict", help="What is inconclusive or not measured fails.")
+]
+AllowUnmeasured = Annotated[
+    bool,
+    typer.Option(
+        "--allow-unmeasured",
+        help="A budget that could not be measured is a warning only.",
+        rich_help_panel=_BUDGETS,
+    ),
+]
+FormOption = Annotated[
+    Form,
+    typer.Option(
+        "--format",
+        "-f",
+        help="For people or for a service; markdown also goes to $GITHUB_STEP_SUMMARY.",
+    ),
+]
+Output = Annotated[
+    Path | None,
+    typer.Option(
+        "--output",
+        "-o",
+        metavar="FILE",
+        help="Write the report there, and show the table here.",
+        show_default="standard output",
+    ),
+]
+Measure = Annotated[
+    bool,
+    typer.Option(
+        "--measure",
+        help="Measure latency and memory anew, here or on --device; what stays open is measured "
+        "again, longer each time.",
+        rich_help_panel=_MEASURING,
+    ),
+]
+TimeLimit = Annotated[
+    float | None,
+    typer.Option(
+        "--time-limit",
+        min=1,
+        metavar="SECONDS",
+        help="For measuring the files of one target, all repetitions together.",
+        show_default="120",
+        rich_help_panel=_MEASURING,
+    ),
+]
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the command to the application."""
+    app.command(epilog=_EXAMPLES)(check)
+
+
+def check(
+    paths: Paths = None,
+    target: Targets = None,
+    max_size: MaxSize = None,
+    max_latency: MaxLatency = None,
+    max_memory: MaxMemory = None,
+    max_drop: MaxDrop = None,
+    allow_unmeasured: AllowUnmeasured = False,
+    strict: Strict = False,
+    format: FormOption = "terminal",
+    output: Output = None,
+    measure: Measure = False,
+    device: reach.DeviceOption = None,
+    time_limit: TimeLimit = None,
+) -> None:
+    """Judge artifacts by their manifests, their budgets and the committed baseline.
+
+    Without torch and without running anything, unless --measure is given.
+    """
+    from edgeprune.check import Request, Rules, gather
+    from edgeprune.check import check as judge
+    from edgeprune.gate.lock import read_lock
+    from edgeprune.project import find_project
+
+    here = Path.cwd()
+    how = measuring(measure, device, time_limit)
+    request = Request(
+        tuple(paths or ()),
+        tuple(dict.fromkeys(target or ())),
+        budgets=_budgets(max_size, max_latency, max_memory, max_drop),
+    )
+    project = find_project(here)
+    lock = None if project is None else read_lock(project.lock)
+    cases = gather(request, here, project, lock)
+    report = judge(cases, here, Rules(strict, allow_unmeasured), how)
+    _put_out(report, format, output)
+    raise typer.Exit(1 if report.failed else 0)
+
+
+def _budgets(
+    size: int | None, latency: float | None, memory: int | None, drop: float | None
+) -> Budgets:
+    from edgeprune.target import Budgets
+    from edgeprune.toml import parse
+
+    given = {"size": size, "latency": latency, "memory": memory, "drop": drop}
+    limits = {name: value for name, value in given.items() if value is not None}
+    return parse(limits, Budgets, "command line")
+
+
+def measuring(
+    measure: bool,
+    device: str | None,
+    time_limit: float | None,
+) -> Measuring | None:
+    """How to measure, if that was asked for; naming a device asks for it.
+
+    Raises:
+        InputError: A time limit for nothing.
+    """
+    if not measure and device is None:
+        if time_limit is not None:
+            raise InputError("--time-limit is about measuring; add --measure")
+        return None
+    from edgeprune.check.measuring import Measuring
+    from edgeprune.recipe import ProfileOptions
+
+    options = ProfileOptions()
+    if time_limit is not None:
+        options = options.model_copy(update={"time_limit": time_limit})
+    return Measuring(lambda target: _at(device, target), progress(), options)
+
+
+def _at(device: str | None, target: Target | None) -> Reached:
+    """The device that the user named, else the target's own if it is at hand, else this machine."""
+    from edgeprune.measure.profile import here
+
+    if device is not None:
+        return reach.reached(device)
+    return (None if target is None else reach.of_target(None, target)) or here()
+
+
+def _put_out(report: CheckReport, form: Form, output: Path | None) -> None:
+    from edgeprune.report.check import print_report, render
+
+    if output is not None:
+        _write(output, render(report, form))
+    if form == "terminal" or output is not None:
+        print_report(report, page())
+    else:
+        typer.echo(render(report, form), nl=False)
+    summary = os.environ.get("GITHUB_STEP_SUMMARY")
+    if form == "markdown" and summary:
+        _append(Path(summary), render(report, form))
+
+
+def _write(path: Path, text: str) -> None:
+    from edgeprune.workspace import write
+
+    try:
+        write(path, text)
+    except OSError as error:
+        raise OutputError(f"{path}: can't be written: {error.strerror}") from None
+
+
+def _append(path: Path, text: str) -> None:
+    try:
+        with path.open("a", encoding="utf-8") as file:
+            file.write(text)
+    except OSError as error:
+        raise OutputError(f"{path}: the job's summary can't be written: {error.strerror}") from None
