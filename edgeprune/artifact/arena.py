@@ -112,6 +112,7 @@ class _Lives:
         self._lite = lite
         self._links = links(graph)
         self._kinds = kinds(graph, self._links, lite)
+        self._inside: dict[str, bool] = {}
         self._steps = self._merged()
 
     def found(self) -> list[Life]:
@@ -166,6 +167,11 @@ class _Lives:
 
         Such are what it reads from DequantizeLinear, and what it gives to QuantizeLinear.
         """
+        if name not in self._inside:  # a tensor with very many readers is asked for as often
+            self._inside[name] = self._find_inside(name)
+        return self._inside[name]
+
+    def _find_inside(self, name: str) -> bool:
         at = self._links.maker.get(name)
         if self._lite or at is None:
             return False

@@ -75,6 +75,8 @@ def count(artifact: Artifact, resolved: Resolved) -> Counts:
     """Count what ``artifact`` has, its tensors being ``resolved``."""
     walk = _Walk(artifact.format == "tflite")
     total = walk.graph(resolved.graph, 1)
+    reason = "a graph of its own, which the main one doesn't run"
+    walk.uncounted.extend(Uncounted(name, "signature", reason) for name in artifact.others)
     by_kind = Counter(walk.computes)
     return Counts(
         kinds=dict(sorted(walk.kinds.items())),

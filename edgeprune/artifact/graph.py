@@ -118,6 +118,8 @@ class Artifact(NamedTuple):
     """The file, and those with its weights: bytes of each."""
     signatures: Mapping[str, tuple[str, ...]]
     """TFLite: names of the inputs of each signature."""
+    others: tuple[str, ...] = ()
+    """TFLite: signatures that run a graph of their own, beside the main one."""
 
     @property
     def bytes(self) -> int:

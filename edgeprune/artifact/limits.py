@@ -44,8 +44,8 @@ TENSORS = 200_000
 """Tensors of a file: four for each operator."""
 
 CALLS = 100_000
-"""Operators walked, those of a function once for each call: functions that call each other twice
-grow as 2^n."""
+"""Operators walked, those of a function once for each call (functions that call each other twice
+grow as 2^n); eight inputs cost as much as an operator."""
 
 NESTING = 16
 """Sub-graphs inside sub-graphs, functions inside functions; each level is a level of recursion."""
@@ -56,8 +56,8 @@ TEXT = 2**16
 TEXTS = 2**26
 """Bytes of all names together, which are kept in memory."""
 
-RANK = 64
-"""Dimensions of a tensor; numpy ends here too. Models use up to 8."""
+RANK = 32
+"""Dimensions of a tensor. Models use up to 8."""
 
 DIMENSION = 2**40
 """Size of one dimension: beyond any memory."""
@@ -65,8 +65,9 @@ DIMENSION = 2**40
 ELEMENTS = 2**60
 """Elements of one tensor: products of two stay exact, and sums of them fit a float."""
 
-VALUES = 1024
-"""Elements of a constant that is followed for its values: shapes, axes, scales of a resize."""
+VALUES = 128
+"""Elements of a constant that is followed for its values: shapes, axes, scales of a resize, and
+two paddings for each of ``RANK`` dimensions."""
 
 LISTED = 4096
 """Elements of an attribute that are kept; the long ones (trees, vocabularies) give no shape."""

@@ -149,7 +149,7 @@ class _Engine:
             own[name] = declared if given is None else _joined(given, declared, name)
         operators = []
         for operator in graph.operators:
-            self._calls -= 1
+            self._calls -= 1 + len(operator.inputs) // 8
             if self._calls < 0:
                 raise InputError(
                     f"{self._name}: more than {limits.CALLS} operators once functions are written "

@@ -54,8 +54,8 @@ def read_tflite(content: Content, path: Path) -> Artifact:
     """
     reader = _Reader(Flat(content, shown(str(path))))
     graph = reader.graph(0, ())
-    signatures = reader.signatures()
-    return Artifact(path, "tflite", graph, {}, {}, {path: len(content)}, signatures)
+    signatures, others = reader.signatures()
+    return Artifact(path, "tflite", graph, {}, {}, {path: len(content)}, signatures, others)
 
 
 class _Reader:
@@ -71,12 +71,11 @@ class _Reader:
         if not self._graphs:
             raise InputError(f"{flat.name}: no graph in this TFLite file")
 
-    def signatures(self) -> dict[str, tuple[str, ...]]:
-        """The names of the inputs of each signature."""
-        return {
-            table.text(2): tuple(entry.text(0) for entry in table.tables(0))
-            for table in self._model.tables(7)
-        }
+    def signatures(self) -> tuple[dict[str, tuple[str, ...]], tuple[str, ...]]:
+        """The names of the inputs of each signature, and those that run another graph."""
+        tables = self._model.tables(7)
+        inputs = {t.text(2): tuple(entry.text(0) for entry in t.tables(0)) for t in tables}
+        return inputs, tuple(t.text(2) for t in tables if t.number(4, "I") not in self._done)
 
     def graph(self, index: int, callers: tuple[int, ...]) -> Graph:
         """A sub-graph, with those that its operators run; ``callers`` are those around it."""

@@ -19,7 +19,10 @@ from edgeprune.artifact.macs import LITE, ONNX
 from edgeprune.artifact.operators import LITE_PRODUCTS, ONNX_PRODUCTS
 from edgeprune.artifact.silent import LITE_SILENT, ONNX_SILENT
 from edgeprune.artifact.tflite_names import OPERATORS
+from edgeprune.channels import macs as macs_of
 from edgeprune.export import flatbuffer
+from edgeprune.export.onnx import write_onnx
+from edgeprune.model import Model
 from tests.model_files import (
     LiteGraph,
     LiteOp,
@@ -33,6 +36,7 @@ from tests.model_files import (
     save,
 )
 from tests.networks import DigitsCnn, TinyMobileNet, TinyViT
+from tests.unit.export.lite import bert, cnn, written
 
 ROW = np.float32
 
@@ -197,6 +201,24 @@ def test_networks_as_torch_counts_them(
     assert counts.macs is not None
     assert 2 * counts.macs == flops(model, shape)
     assert counts.macs == sum(layer.macs or 0 for layer in counts.layers)
+
+
+@pytest.mark.parametrize("network", [cnn, bert])
+def test_files_of_the_export_cost_what_its_model_does(
+    tmp_path: Path, network: Callable[[], Model]
+) -> None:
+    model = network()
+    counts = contents(read(written(tmp_path, model).path)).counts
+    assert counts.macs == macs_of(model)
+    write_onnx(model, tmp_path / "m.onnx", opset=20, batch=1)
+    assert contents(read(tmp_path / "m.onnx")).counts.macs == macs_of(model)
+
+
+def test_parameters_are_those_of_the_network_with_its_normalisation_folded(tmp_path: Path) -> None:
+    """Two batch norms of 16 channels become the biases of their convolutions."""
+    counts = contents(read(written(tmp_path, cnn()).path)).counts
+    whole = sum(p.numel() for p in DigitsCnn().parameters())
+    assert counts.parameters == whole - 2 * 2 * 16 + 2 * 16
 
 
 def test_parameters_of_a_network_without_normalisation_are_torch_s(tmp_path: Path) -> None:

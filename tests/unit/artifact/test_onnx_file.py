@@ -152,7 +152,7 @@ def test_a_name_that_is_not_utf8(tmp_path: Path) -> None:
         read(tmp_path / "m.onnx")
 
 
-@pytest.mark.parametrize("dims", [[-1, 3], [2**62, 2**62], [2**40 + 1], [1] * 65])
+@pytest.mark.parametrize("dims", [[-1, 3], [2**62, 2**62], [2**40 + 1], [1] * 33])
 def test_impossible_sizes_of_a_constant(tmp_path: Path, dims: list[int]) -> None:
     model = linear()
     del model.graph.initializer[0].dims[:]

@@ -233,3 +233,10 @@ def test_tflite_files_have_no_named_sizes(tmp_path: Path) -> None:
     (tmp_path / "m").write_bytes(flatbuffer.pack(lite_model(lite_cnn())))
     with pytest.raises(InputError, match="no named sizes"):
         contents(read(tmp_path / "m"), {"n": 1})
+
+
+def test_operators_of_very_many_inputs_are_limited(tmp_path: Path) -> None:
+    nodes = [helper.make_node("Sum", ["x"] * 3000, [f"y{at}"]) for at in range(300)]
+    model = onnx_model(nodes, {"x": (1,) * 30}, ["y0"])
+    with pytest.raises(InputError, match="no model has as many"):
+        contents(read(save(tmp_path / "m.onnx", model)))

@@ -60,6 +60,18 @@ def test_signatures(tmp_path: Path) -> None:
     assert read(written(tmp_path, model)).signatures == {"serve": ("image",)}
 
 
+def test_a_signature_with_a_graph_of_its_own_is_listed(tmp_path: Path) -> None:
+    """Or a model could be hidden in it."""
+    model, schema = lite_model(lite_cnn(), lite_cnn()), flatbuffer.schema()
+    signature = schema.SignatureDefT()
+    signature.signatureKey, signature.inputs, signature.outputs = b"more", [], []
+    signature.subgraphIndex = 1
+    model.signatureDefs = [signature]
+    counts = contents(read(written(tmp_path, model))).counts
+    assert counts.macs is None
+    assert [(u.operator, u.type) for u in counts.uncounted] == [("more", "signature")]
+
+
 def test_tensors_of_one_name_are_told_apart(tmp_path: Path) -> None:
     model = lite_model(lite_cnn())
     for tensor in model.subgraphs[0].tensors:
