@@ -51,8 +51,8 @@ def against_budgets(subject: Subject) -> Answer:
     if silent:
         notes.append(
             f"{subject.shown}: {', '.join(silent)} of {target.name} "
-            f"{'isn' if len(silent) == 1 else 'aren'}'t judged: a file alone doesn't tell; "
-            "--measure does, or a manifest of edgeprune compress."
+            f"{'isn' if len(silent) == 1 else 'aren'}'t judged: a file alone doesn't tell "
+            "(--measure tells latency and memory, a manifest of edgeprune compress all)."
         )
     return Answer(tuple(judged), tuple(notes))
 

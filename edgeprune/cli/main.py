@@ -32,7 +32,7 @@ _MODULES: dict[str, tuple[str, ...]] = {
 }
 """The modules of ``edgeprune.cli`` that have commands, in the order of the help, and which; each
 with ``add_to(app)``. Only the one whose command is called is imported: a check starts fast."""
-_GROUPS = ("device", "targets")
+_GROUPS = ("baseline", "device", "targets")
 """Modules with an ``app`` of their own, named like it."""
 
 _USAGE = typer.BadParameter.__mro__[1]
