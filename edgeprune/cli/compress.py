@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from edgeprune.cli import asked, reach, show
+from edgeprune.cli import asked, reach, show, whole
 from edgeprune.cli import options as opt
 from edgeprune.cli.console import page, progress
 from edgeprune.errors import InputError
 from edgeprune.job import Job
+from edgeprune.recipe import Recipe
 from edgeprune.target import find_target
 
 if TYPE_CHECKING:
@@ -27,6 +28,8 @@ _RUN = "The run"
 
 _EXAMPLES = """Examples:
 
+  edgeprune compress
+
   edgeprune compress model.pt2 --target rpi4 --data photos/
 
   edgeprune compress weights.pt --arch mynet.models:resnet20 --data cifar10=cifar/ -t rpi5
@@ -36,8 +39,17 @@ _EXAMPLES = """Examples:
   edgeprune compress model.pt2 -t stm32h7 --max-size 200kB --ratio 0.5 --dry-run
 """
 
+Model = Annotated[
+    Path | None,
+    typer.Argument(
+        metavar="[MODEL]",
+        show_default=False,
+        help="A .pt2 program, a state dict (.pt, .pth, .safetensors), or TorchScript. None: all "
+        "models and targets of the project file (edgeprune.toml).",
+    ),
+]
 Targets = Annotated[
-    list[str],
+    list[str] | None,
     typer.Option(
         "--target",
         "-t",
@@ -74,9 +86,14 @@ AllowUnmeasured = Annotated[
     ),
 ]
 Out = Annotated[
-    Path,
+    Path | None,
     typer.Option(
-        "--out", "-o", metavar="FOLDER", help="Results go to FOLDER/TARGET/.", rich_help_panel=_RUN
+        "--out",
+        "-o",
+        metavar="FOLDER",
+        help="Results go to FOLDER/TARGET/.",
+        show_default="out",
+        rich_help_panel=_RUN,
     ),
 ]
 Overwrite = Annotated[
@@ -112,8 +129,8 @@ def add_to(app: typer.Typer) -> None:
 
 
 def compress(
-    model: opt.ModelArgument,
-    target: Targets,
+    model: Model = None,
+    target: Targets = None,
     data: opt.DataOption = None,
     limit: opt.LimitOption = None,
     arch: opt.ArchOption = None,
@@ -142,7 +159,7 @@ def compress(
     max_memory: MaxMemory = None,
     max_drop: MaxDrop = None,
     allow_unmeasured: AllowUnmeasured = False,
-    out: Out = Path("out"),
+    out: Out = None,
     overwrite: Overwrite = False,
     resume: Resume = False,
     keep_work: KeepWork = False,
@@ -156,42 +173,65 @@ def compress(
     """Take a trained model to a device's artifacts, with proof.
 
     It is pruned, fine-tuned, quantized and exported; what comes out is measured, and judged
-    against the device's budgets.
+    against the device's budgets. Without a model all that the project file names is done.
     """
-    chosen = asked.recipe(
-        recipe,
-        {
-            "seed": seed,
-            **asked.prune_changes(
-                ratio, importance, scope, multiple, exclude, attention, grouped, allow_depth
-            ),
-            **asked.finetune_changes(epochs, lr, optimizer, batch_size, distill, patience),
-            "quantize.numerics": asked.numerics(numerics),
-            "export.formats": format,
-            "export.batch": asked.batch(batch),
-        },
+    changes = {
+        "seed": seed,
+        **asked.prune_changes(
+            ratio, importance, scope, multiple, exclude, attention, grouped, allow_depth
+        ),
+        **asked.finetune_changes(epochs, lr, optimizer, batch_size, distill, patience),
+        "quantize.numerics": asked.numerics(numerics),
+        "export.formats": format,
+        "export.batch": asked.batch(batch),
+    }
+    wishes = whole.Wishes(
+        targets=tuple(dict.fromkeys(target or ())),
+        budgets={"size": max_size, "latency": max_latency, "memory": max_memory, "drop": max_drop},
+        recipe=recipe,
+        changes=changes,
+        limit=limit,
+        device=device,
+        alone={"--data": data, "--arch": arch, "--input-shape": input_shape, "--out": out},
     )
-    budgets = {"size": max_size, "latency": max_latency, "memory": max_memory, "drop": max_drop}
-    targets = [asked.with_budgets(find_target(name), **budgets) for name in dict.fromkeys(target)]
-    job = Job(
-        asked.source(model, arch, input_shape, trust_pickle),
-        targets[0],
-        chosen,
-        asked.data_source(data, limit),
-        out,
-        asked.use_threads(threads),
+    like = Job(
+        asked.source(model or Path(), arch, input_shape, trust_pickle),
+        find_target("host"),  # until each run has its own
+        Recipe(),
+        out=out or Path("out"),
+        threads=asked.use_threads(threads),
         profile=not no_profile,
         overwrite=overwrite,
         resume=resume,
         keep_work=keep_work,
     )
-    if device is not None and len(targets) > 1:
+    jobs = whole.jobs(wishes, like) if model is None else _jobs(wishes, like, data)
+    raise typer.Exit(_preview(jobs, json) if dry_run else _run(jobs, json, allow_unmeasured))
+
+
+def _jobs(wishes: whole.Wishes, like: Job, data: str | None) -> list[Job]:
+    """One run for each target of the model on the command line."""
+    if not wishes.targets:
+        raise InputError(
+            "--target: name the device (`edgeprune targets list`), or name no MODEL for all that "
+            "the project file has"
+        )
+    if wishes.device is not None and len(wishes.targets) > 1:
         raise InputError("--device: is one target's; name one --target, or run once for each")
-    jobs = [
-        replace(job, target=each, device=reach.of_target(device, each) if job.profile else None)
+    job = replace(
+        like,
+        recipe=asked.recipe(wishes.recipe, wishes.changes),
+        data=asked.data_source(data, wishes.limit),
+    )
+    targets = [asked.with_budgets(find_target(name), **wishes.budgets) for name in wishes.targets]
+    return [
+        replace(
+            job,
+            target=each,
+            device=reach.of_target(wishes.device, each) if job.profile else None,
+        )
         for each in targets
     ]
-    raise typer.Exit(_preview(jobs, json) if dry_run else _run(jobs, json, allow_unmeasured))
 
 
 def _preview(jobs: list[Job], as_json: bool) -> int:
