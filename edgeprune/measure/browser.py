@@ -16,13 +16,13 @@ import numpy as np
 from edgeprune.device import web
 from edgeprune.errors import DeviceError, InputError
 from edgeprune.figure import Figure, counted, measured
-from edgeprune.measure.figures import Origins, Samples, clean_blocks, summarize
+from edgeprune.measure.figures import Origins, Samples, summarize
 from edgeprune.measure.result import Profile
 from edgeprune.measure.rounds import WARMUP, Rounds, take_turns
 from edgeprune.profiler.inputs import random_inputs, real_inputs
 from edgeprune.profiler.machine import describe
 from edgeprune.profiler.runtime import detect_format, open_session
-from edgeprune.profiler.stats import Estimate, median, median_with_interval, percentile
+from edgeprune.profiler.stats import Estimate, median, median_with_interval, percentile, usable
 from edgeprune.progress import Progress, Silent
 from edgeprune.recipe import ProfileOptions
 
@@ -222,7 +222,7 @@ def _further(blocks: Sequence[Mapping[str, Any]], job: _Job, origins: Origins) -
         return {}
     runtime, count = blocks[0]["runtime"], len(blocks)
     found = {}
-    used = clean_blocks(blocks) if len(clean_blocks(blocks)) > 1 else blocks
+    used = usable(blocks)
     if len(used) > 1:
         estimate = median_with_interval([block["load"] for block in used])
         how = (

@@ -7,7 +7,13 @@ from pathlib import PurePath
 from typing import Any, NamedTuple
 
 from edgeprune.figure import Figure, counted, measured
-from edgeprune.profiler.stats import Estimate, median, median_with_interval
+from edgeprune.profiler.stats import (
+    Estimate,
+    median,
+    median_with_interval,
+    ratio_with_interval,
+    usable,
+)
 
 __all__ = ["Found", "Origins", "Samples", "clean_blocks", "dense_of", "summarize"]
 
@@ -174,15 +180,18 @@ def _ratio(name: str, samples: Mapping[str, Samples], origins: Origins) -> Found
     dense = dense_of(name, samples)
     if dense is None:
         return Found({})
-    both = _pairs(clean_blocks(samples[name].blocks), clean_blocks(samples[dense].blocks))
+    both = _pairs(usable(samples[name].blocks), usable(samples[dense].blocks))
     if len(both) < _MIN_BLOCKS:
         both = _pairs(samples[name].blocks, samples[dense].blocks)
     if len(both) < _MIN_BLOCKS:
         return Found({}, (f"{name}: latency_ratio: fewer than {_MIN_BLOCKS} rounds with {dense}",))
     ratios = [round(a["p50"] / b["p50"], 4) for a, b in both]
-    estimate = median_with_interval(ratios, systematic=0.0)  # what slows a round slows both
+    estimate = ratio_with_interval(ratios)  # what slows a round slows both
     mine = [block for block, _ in both]
-    how = f"p50 over that of {dense}, round by round; {_blocks_text(estimate, mine, len(mine))}"
+    how = (
+        f"p50 over that of {dense}, Hodges-Lehmann estimate of {len(both)} rounds with its "
+        f"{100 * estimate.coverage:.0f} % signed-rank interval"
+    )
     runs = sum(block["runs"] for block in mine)
     return Found({"latency_ratio": origins.figure(estimate, "x", how, runs)})
 
@@ -220,8 +229,9 @@ def _used(name: str, blocks: Sequence[Block]) -> tuple[Sequence[Block], tuple[st
     causes = list(dict.fromkeys(reason for block in blocks for reason in block["tainted"]))
     why = "; ".join([*causes[:_CAUSES], "..."] if len(causes) > _CAUSES else causes)
     text = f"{name}: {disturbed} of {len(blocks)} blocks were disturbed ({why}) and "
-    if len(clean) >= _MIN_BLOCKS:
-        return clean, (text + "left out",)
+    chosen = usable(blocks)
+    if len(chosen) < len(blocks):
+        return chosen, (text + "left out",)
     return blocks, (text + "used all the same, for want of others",)
 
 
