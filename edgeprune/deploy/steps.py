@@ -110,10 +110,7 @@ def deploy(
             raise _taken_back(work, plan, error) from error
         except BaseException as error:
             raise _taken_back(work, plan, DeviceError(f"{board.name}: interrupted")) from error
-        board.confirm(lock.token)
-        gone = (*plan.remove, *plan.drop)
-        if gone:
-            board.prune(lock.token, gone)
+        _finish(work, plan)
     return Outcome(
         board=board.name,
         version=plan.version,
@@ -201,6 +198,18 @@ def _switch_and_check(work: _Work, plan: Plan) -> tuple[Checked, ...]:
         work.progress.say(f"> {board.name}: {wishes.command}")
         check_command(board, wishes.command, wishes.command_timeout)
     return checked
+
+
+def _finish(work: _Work, plan: Plan) -> None:
+    """Note that it is healthy, and remove what is too much."""
+    gone = (*plan.remove, *plan.drop)
+    try:
+        work.board.confirm(work.lock.token)
+        if gone:
+            work.board.prune(work.lock.token, gone)
+    except DeviceError as error:
+        left = f"{plan.version} is current and healthy, but the end is missing"
+        raise _kind(error)(f"{error}; {left}: run the command again") from error
 
 
 def _check(work: _Work, place: str) -> tuple[Checked, ...]:

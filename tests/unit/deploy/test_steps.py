@@ -147,6 +147,31 @@ def test_a_version_that_was_proven_before_is_not_taken_back(folder: Path, tmp_pa
     assert current(folder) == B
 
 
+def test_a_connection_lost_after_the_switch_is_made_good_by_the_next_run(
+    folder: Path, tmp_path: Path
+) -> None:
+    what = release(tmp_path, B)
+    bring(folder, release(tmp_path, A))
+
+    def lose(number: int, words: Any) -> None:
+        if (folder / "current").readlink().name == B:
+            raise DeviceError("the connection broke")
+
+    with pytest.raises(DeviceError, match=f"{B} is current and healthy, but the end is missing"):
+        bring(folder, what, shell=Watched(LocalShell(), lose))
+    assert roll_back(board(folder), Wishes(force_unlock=True), Silent()).version == A
+    with pytest.raises(DeviceError, match=f"broke; and going back to {A} failed too.*whole"):
+        bring(folder, what, shell=Watched(LocalShell(), lose), command="true")
+    assert current(folder) == B
+    assert board(folder).look().unproven
+    with pytest.raises(CheckFailed, match=f"refuses it; {A} is current again"):
+        bring(folder, what, check=unfit_when_current, force_unlock=True)
+    assert current(folder) == A
+    bring(folder, what)
+    assert current(folder) == B
+    assert is_tidy(folder)
+
+
 def test_without_health_data_only_no_health_goes(folder: Path, tmp_path: Path) -> None:
     what = replace(release(tmp_path, A), health=None)
     with pytest.raises(InputError, match=r"model\.onnx, model\.tflite .*--no-health"):
