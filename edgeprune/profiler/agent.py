@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 from edgeprune import __version__
 from edgeprune.errors import DeviceError, EdgepruneError, InputError
 from edgeprune.profiler import memory, options, spawn, throttle
+from edgeprune.profiler.compare import Until, compare
 from edgeprune.profiler.energy import measure_energy
 from edgeprune.profiler.latency import Limits, measure_latency
 from edgeprune.profiler.probe import fingerprint, probe
@@ -65,6 +66,7 @@ class _Agent:
         self.fork = emulated == "qemu-user"
         self._end = time.monotonic() + getattr(given, "time_limit", 0.0)
         self._tasks: dict[str, Callable[[], dict[str, Any]]] = {
+            "compare": self._compare,
             "count": self._count,
             "energy": self._energy,
             "latency": self._latency,
@@ -104,6 +106,18 @@ class _Agent:
             tell=self._tell,
         )
         return {"files": [asdict(file) for file in found]}
+
+    def _compare(self) -> dict[str, Any]:
+        given = self.given
+        until = Until(
+            given.precision, given.blocks, given.max_blocks, given.block_seconds, given.time_limit
+        )
+        other = _absolute(given.files[1])
+
+        def ask(path: str, job: dict[str, Any], seconds: float) -> spawn.Ended:
+            return self._ask(path, {**job, "other": other}, seconds)
+
+        return asdict(compare(tuple(given.files), until, ask=ask, tell=self._tell))
 
     def _ops(self) -> dict[str, Any]:
         return self._answer({"task": "ops"})

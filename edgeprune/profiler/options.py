@@ -23,6 +23,7 @@ _EXAMPLES = """examples:
   python3 edgeprune-agent.pyz probe
   python3 edgeprune-agent.pyz memory model.onnx model.tflite
   python3 edgeprune-agent.pyz latency --threads 4 --time-limit 60 model.onnx
+  python3 edgeprune-agent.pyz compare --precision 0.01 new.onnx old.onnx
   python3 edgeprune-agent.pyz run --inputs x.npz --outputs y.npz -- -odd-name-.tflite
 """
 
@@ -54,6 +55,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     several = _common(tasks, "memory", "peak memory of a process that runs each file", "+")
     several.add_argument("--repeats", type=_count, default=3, help="processes a file (3)")
     _latency(_common(tasks, "latency", "seconds of a run, by interleaved processes", "+"))
+    _compare(_common(tasks, "compare", "time of the first file over the second's", 2))
     _common(tasks, "ops", "seconds of each operation", 1)
     single = _common(tasks, "run", "outputs for given inputs", 1)
     single.add_argument("--outputs", metavar="Y.npz", required=True, help="file to write")
@@ -65,8 +67,8 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     given = parser.parse_args(list(arguments))
     if given.task == "run" and given.inputs is None:
         raise InputError("edgeprune-agent run: --inputs X.npz is missing")
-    if given.task == "latency" and given.max_blocks < given.blocks:
-        raise InputError("edgeprune-agent latency: --max-blocks is less than --blocks")
+    if given.task in ("compare", "latency") and given.max_blocks < given.blocks:
+        raise InputError(f"edgeprune-agent {given.task}: --max-blocks is less than --blocks")
     return given
 
 
@@ -108,6 +110,20 @@ def _latency(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _compare(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--precision",
+        type=_share,
+        default=0.015,
+        help="share of the ratio by which it may be off either way; it goes on until then (0.015)",
+    )
+    parser.add_argument("--blocks", type=_count, default=6, help="processes at least (6)")
+    parser.add_argument("--max-blocks", type=_count, default=20, help="processes at most (20)")
+    parser.add_argument(
+        "--block-seconds", type=_seconds, default=0.15, help="of CPU time of each (0.15)"
+    )
+
+
 def _number(text: str, make: Callable[[str], float], least: float, what: str) -> float:
     try:
         value = make(text)
@@ -124,3 +140,7 @@ def _count(text: str) -> int:
 
 def _seconds(text: str) -> float:
     return _number(text, float, 1e-3, "a number of seconds from 0.001 on")
+
+
+def _share(text: str) -> float:
+    return _number(text, float, 1e-4, "a share from 0.0001 on, like 0.02 for 2 %")

@@ -23,6 +23,7 @@ __all__ = ["TASKS", "main", "perform"]
 
 TASKS = {
     "busy": ("edgeprune.profiler.energy", "keep_busy"),
+    "compare": ("edgeprune.profiler.compare", "compare_block"),
     "count": ("edgeprune.profiler.run", "count_runs"),
     "latency": ("edgeprune.profiler.block", "measure_block"),
     "memory": ("edgeprune.profiler.peak", "measure_memory"),
