@@ -5,6 +5,7 @@ A CI job wants several of one check: annotations, a summary, a file for the serv
 check that measures is run once, with ``--format json``, and these read what it said.
 """
 
+import os
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -33,7 +34,7 @@ _RENDER = """Examples:
 
   edgeprune render check.json --format junit -o junit.xml
 
-  edgeprune render check.json --format markdown
+  (cd models/ && edgeprune check --format json) | edgeprune render --base models/ --format github
 """
 _MOST = 64 * 2**20
 """Bytes; a report on 10,000 artifacts has about half of that."""
@@ -89,12 +90,41 @@ def render_(
             help="The file to write.",
         ),
     ] = None,
+    base: Annotated[
+        Path | None,
+        typer.Option(
+            "--base",
+            metavar="FOLDER",
+            show_default="this one",
+            help="Where the check was run; its paths are told as they are from here.",
+        ),
+    ] = None,
     overwrite: opt.OverwriteOption = False,
 ) -> None:
     """Print the report of a check in another form; the exit code is 0 whatever its verdict is."""
     if output is not None:
         check_place(output, (), overwrite=overwrite)
-    _put(render(_read(check), form), output)
+    report = _read(check)
+    _put(render(report if base is None else _moved(report, base), form), output)
+
+
+def _moved(report: CheckReport, base: Path) -> CheckReport:
+    """The report with its paths relative to this folder: services match them with those of the
+    repository, and a check may have been run further down in it."""
+    judged = []
+    for each in report.judged:
+        place = each.place
+        if place is not None:
+            place = place.model_copy(update={"file": _from_here(place.file, base)})
+        artifact = _from_here(each.artifact, base)
+        judged.append(each.model_copy(update={"artifact": artifact, "place": place}))
+    return report.model_copy(update={"judged": tuple(judged)})
+
+
+def _from_here(file: str, base: Path) -> str:
+    if not file or file.startswith("/"):
+        return file
+    return Path(os.path.relpath(base / file)).as_posix()
 
 
 def _put(text: str, output: Path | None) -> None:

@@ -71,6 +71,18 @@ def test_each_form(check: Path, form: str, capsys: pytest.CaptureFixture[str]) -
     assert Path("out.txt").read_text() == render(report(), form)  # type: ignore[arg-type]
 
 
+def test_paths_are_told_from_here(check: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["render", str(check), "--format", "json", "--base", "in ner/models/../x/"]) == 0
+    found = json.loads(capsys.readouterr().out)["judged"]
+    assert found[0]["artifact"] == "in ner/x/dist/rpi4/model.onnx"
+    assert found[0]["place"] == {"file": "in ner/x/edgeprune.toml", "line": 12}
+    check.write_text(check.read_text().replace("dist/rpi4/model.onnx", "/abs/model.onnx"))
+    assert main(["render", str(check), "--format", "json", "--base", ".."]) == 0
+    found = json.loads(capsys.readouterr().out)["judged"]
+    assert found[0]["artifact"] == "/abs/model.onnx"
+    assert found[0]["place"]["file"] == "../edgeprune.toml"
+
+
 @pytest.mark.parametrize(
     ("content", "told"),
     [
