@@ -191,12 +191,14 @@ def page(found: dict[tuple[str, str], Repeated], runs: int, start: datetime) -> 
     broken = [f"{name} ({state})" for (state, name), each in found.items() if not each.holds()]
     tools = ("onnxruntime", "ai-edge-litert", "numpy")
     told = ", ".join(f"{tool} {version(tool)}" for tool in tools)
+    states = dict.fromkeys(state for state, _ in found)
+    only = f" --state {' '.join(states)}" if len(states) < len(STATES) else ""
     minutes = (datetime.now(UTC) - start).total_seconds() / 60
     return "\n".join(
         [
             "# How well the agent's figures repeat",
             "",
-            "`python bench/repeatability.py`",
+            f"`python bench/repeatability.py{only}`",
             "",
             *("| " + " | ".join(row) + " |" for row in rows),
             "",
