@@ -6,10 +6,12 @@ from typing import NamedTuple
 
 from edgeprune.check.case import Subject
 from edgeprune.check.limits import Answer, grown
+from edgeprune.check.measuring import LOOKS
 from edgeprune.figure import Figure
 from edgeprune.gate.judged import Judged, Rule
 from edgeprune.gate.lock import Accepted
 from edgeprune.gate.verdict import Outcome
+from edgeprune.measure.growth import judge_growth
 from edgeprune.report.text import change, show, spread
 
 __all__ = ["against_baseline"]
@@ -78,21 +80,21 @@ def _growth(
     if pair is None:
         reason = f"There is no {key} to compare: {_absent(key)}."
         return _open(subject, rule, limit, reason)
-    low, high = _ratio(pair)
+    low, high, outcome = _compare(subject, pair, limit)
     border = pair.before.value * limit
+    known = "" if low == high else f" ({100 * (low - 1):+.3g} to {100 * (high - 1):+.3g} %)"
     fact = (
-        f"{_WHAT[pair.key]} {spread(pair.now)} is {_percent(pair)} against the accepted "
+        f"{_WHAT[pair.key]} {spread(pair.now)} is {_percent(pair)}{known} against the accepted "
         f"{spread(pair.before)}"
     )
     allowed = f"{100 * (limit - 1):+.3g} % allowed, so {show(_like(pair.now, border))}"
     origin = f"{pair.now.origin.kind}{_where(pair.now)}"
-    outcome: Outcome = "pass" if high <= limit else "fail" if low > limit else "inconclusive"
     ends = {
         "pass": f"{fact}; {allowed} ({origin}).",
         "fail": f"{fact}, and only {allowed} ({origin}): make it smaller, or accept it with "
         "`edgeprune baseline accept --reason TEXT`.",
-        "inconclusive": f"warning: {fact}: {100 * (low - 1):+.3g} to {100 * (high - 1):+.3g} %, "
-        f"with {allowed} ({origin}): measure longer on a quiet machine.",
+        "inconclusive": f"warning: {fact}, with {allowed} ({origin}): measure longer on a quiet "
+        "machine.",
     }
     return _judged(
         subject,
@@ -113,7 +115,14 @@ def _pair(subject: Subject, accepted: Accepted, key: str, notes: list[str]) -> _
         if figure is None or name not in before:
             continue
         exact = name in ("bytes", "latency_reference") or name in _EXACT
-        if exact or _same_machine(subject, accepted, figure, before[name]):
+        same = _same_machine(subject, accepted, figure, before[name])
+        if name == "latency_reference" and not same:
+            notes.append(
+                f"{subject.shown}: its ratio to the reference model was accepted on another "
+                f"machine ({before[name].origin.where or 'unknown'}) or runtime, so a part of the "
+                "difference may be theirs."
+            )
+        if exact or same:
             return _Pair(name, figure, before[name])
         notes.append(
             f"{subject.shown}: {_WHAT[name]} isn't compared with the accepted one: that is of "
@@ -145,6 +154,16 @@ def _same_machine(subject: Subject, accepted: Accepted, now: Figure, before: Fig
     if mine is not None and theirs is not None and mine.fingerprint == theirs.fingerprint:
         return True
     return now.origin.where is not None and now.origin.where == before.origin.where
+
+
+def _compare(subject: Subject, pair: _Pair, limit: float) -> tuple[float, float, Outcome]:
+    """The least and the most that the growth may be, as factors, and what follows."""
+    if pair.key == "latency_reference":
+        looks = LOOKS if subject.ratios else 1
+        found = judge_growth(pair.before, subject.ratios or pair.now, limit - 1, looks=looks)
+        return 1 + found.low, 1 + found.high, found.outcome
+    low, high = _ratio(pair)
+    return low, high, "pass" if high <= limit else "fail" if low > limit else "inconclusive"
 
 
 def _ratio(pair: _Pair) -> tuple[float, float]:

@@ -79,6 +79,8 @@ class Subject:
     """Measured on the target; ``None``: nothing was."""
     machine: Machine | None = None
     """Where latencies and memory come from."""
+    ratios: tuple[Figure, ...] = ()
+    """``latency_reference`` as this check measured it, once or again."""
 
     @cached_property
     def contents(self) -> Contents:
@@ -97,7 +99,8 @@ class Subject:
     @property
     def known(self) -> dict[str, Figure]:
         """All figures, those of the device over those of the run's machine."""
-        return {**self.figures, **(self.device or {})}
+        known = {**self.figures, **(self.device or {})}
+        return known | ({"latency_reference": self.ratios[-1]} if self.ratios else {})
 
 
 def layers_of(known: Contents) -> tuple[LayerSize, ...]:

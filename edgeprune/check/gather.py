@@ -18,7 +18,7 @@ from edgeprune.report.files import read_sealed
 from edgeprune.report.text import plain
 from edgeprune.target import Budgets, Target, find_target
 
-__all__ = ["Request", "gather"]
+__all__ = ["Request", "found_in", "gather"]
 
 _SUFFIXES = (".onnx", ".tflite")
 _DEPTH = 2
@@ -107,7 +107,8 @@ class _Finder:
                 owned.setdefault(case.path.resolve(), []).append(case)
         seen = set()
         for given in self._request.paths:
-            for path in self._found(self._here / given):
+            whole = self._here / given
+            for path in found_in(whole, told(whole, self._here)):
                 where = path.resolve()
                 if where in seen:
                     continue
@@ -171,19 +172,6 @@ class _Finder:
             return None
         return place.model_copy(update={"file": told(Path(place.file), self._here)})
 
-    def _found(self, path: Path) -> Iterator[Path]:
-        """Manifests and model files at a path, in order."""
-        name = plain(told(path, self._here))
-        if not path.is_dir():
-            regular(path, name)
-            yield path
-            return
-        manifests = sorted(_manifests(path, _DEPTH, iter(range(_MOST))))
-        files = sorted(each for each in _entries(path) if each.suffix in _SUFFIXES)
-        if not manifests and not files:
-            raise InputError(f"{name}: has no {MANIFEST} and no .onnx or .tflite file")
-        yield from manifests or files
-
     def _foreign(self, path: Path) -> Iterator[Case]:
         """The cases of a path that is no project's."""
         if path.name == MANIFEST:
@@ -221,6 +209,28 @@ class _Finder:
         if name not in self._targets:
             self._targets[name] = find_target(name)
         return self._targets[name]
+
+
+def found_in(path: Path, label: str) -> Iterator[Path]:
+    """Manifests and model files at a path, in order.
+
+    Args:
+        path: A file, or a folder with results, folders of them, or model files.
+        label: How it is called in an error.
+
+    Raises:
+        InputError: There is nothing.
+    """
+    name = plain(label)
+    if not path.is_dir():
+        regular(path, name)
+        yield path
+        return
+    manifests = sorted(_manifests(path, _DEPTH, iter(range(_MOST))))
+    files = sorted(each for each in _entries(path) if each.suffix in _SUFFIXES)
+    if not manifests and not files:
+        raise InputError(f"{name}: has no {MANIFEST} and no .onnx or .tflite file")
+    yield from manifests or files
 
 
 def _entries(folder: Path) -> Iterable[Path]:

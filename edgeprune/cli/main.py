@@ -23,6 +23,7 @@ _MODULES: dict[str, tuple[str, ...]] = {
     "stages": ("prune", "finetune", "quantize", "export"),
     "profile": ("profile",),
     "check": ("check",),
+    "diff": ("diff",),
     "history": ("history",),
     "rendered": ("badge", "render"),
     "deploy": ("deploy",),

@@ -9,6 +9,7 @@ import pytest
 
 from edgeprune.cli.main import main
 from tests.e2e.support import QUICK
+from tests.unit.profiler.models import chain
 
 PROJECT = """\
 [models.digits]
@@ -32,6 +33,14 @@ size = "400kB"
 size = "+2 %"
 memory = "+5 %"
 accuracy = -5
+"""
+FILE = """\
+[models.net]
+artifacts = ["net.onnx"]
+targets = ["host"]
+
+[baseline]
+latency = "+50 %"
 """
 FAST = ("--limit", "240", "--epochs", "1", "--ratio", "0.5", "--threads", "1", "--max-drop", "100")
 
@@ -99,3 +108,21 @@ def test_without_a_project(
     (tmp_path / ".git").mkdir()
     assert main(["compress"]) == 2
     assert "name a MODEL and a --target" in capsys.readouterr().err
+
+
+def test_a_real_ratio_from_acceptance_to_check(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Really measured, on whatever runs this: four times the work is seen on any machine."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / ".git").mkdir()
+    (tmp_path / "edgeprune.toml").write_text(FILE)
+    chain(tmp_path / "net.onnx", width=256, depth=4)
+    measure = ("--measure", "--time-limit", "60")
+    assert main(["baseline", "accept", *measure]) == 0
+    chain(tmp_path / "net.onnx", width=256, depth=16)
+    capsys.readouterr()
+    assert main(["check", *measure]) == 1
+    out = " ".join(capsys.readouterr().out.split())
+    assert "baseline/latency of net.onnx: latency as a multiple of the reference model's" in out
+    assert "(MatMul): new" in out

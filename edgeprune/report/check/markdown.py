@@ -8,7 +8,7 @@ from edgeprune.gate.judged import CheckReport, Judged
 from edgeprune.report.check.words import OUTCOMES, answer, end, limit, owner, path, start
 from edgeprune.report.text import plain, spread
 
-__all__ = ["markdown"]
+__all__ = ["code", "markdown", "prose"]
 
 _ROOM = 60_000
 """Characters; a comment on GitHub takes 65,536."""
@@ -26,18 +26,18 @@ def markdown(report: CheckReport) -> str:
     """The verdict, a table of what didn't pass, the reasons, and a folded table of the rest."""
     open_ = [judged for judged in report.judged if judged.outcome != "pass"]
     passed = [judged for judged in report.judged if judged.outcome == "pass"]
-    parts = ["## edgeprune check", f"**{_prose(answer(report))}**"]
+    parts = ["## edgeprune check", f"**{prose(answer(report))}**"]
     room = _ROOM
     if open_:
         parts.append(_rows(_HEAD, [_row(judged) for judged in open_], room // 3))
         reasons = [_reason(judged) for judged in (*report.failed, *report.warnings)]
         parts.append(_rows((), reasons, room // 3))
     if report.notes:
-        parts.append(_rows((), [f"- {_prose(note)}" for note in report.notes], room // 12))
+        parts.append(_rows((), [f"- {prose(note)}" for note in report.notes], room // 12))
     if passed:
         table = _rows(_HEAD, [_row(judged) for judged in passed], room // 6)
         parts.append(f"<details><summary>{len(passed)} passed</summary>\n\n{table}\n\n</details>")
-    parts.append(f"<sub>edgeprune {_prose(report.edgeprune)}, {_prose(report.when)}</sub>")
+    parts.append(f"<sub>edgeprune {prose(report.edgeprune)}, {prose(report.when)}</sub>")
     return "\n\n".join(parts) + "\n"
 
 
@@ -56,26 +56,26 @@ def _row(judged: Judged) -> str:
     outcome = OUTCOMES[judged.outcome]
     cells = (
         outcome if judged.outcome == "pass" else f"**{outcome}**",
-        _prose(owner(judged)),
+        prose(owner(judged)),
         judged.rule,
-        _code(judged.artifact),
-        _prose(spread(judged.figure)),
-        _prose(limit(judged)),
-        _prose(spread(judged.baseline)),
+        code(judged.artifact),
+        prose(spread(judged.figure)),
+        prose(limit(judged)),
+        prose(spread(judged.baseline)),
     )
     return f"| {' | '.join(cells)} |"
 
 
 def _reason(judged: Judged) -> str:
-    parts = [f"- **{judged.rule}** of {_code(judged.artifact)}: {_prose(judged.reason)}"]
+    parts = [f"- **{judged.rule}** of {code(judged.artifact)}: {prose(judged.reason)}"]
     if judged.blame:
-        parts.append(f"Grew most: {'; '.join(map(_code, judged.blame))}.")
+        parts.append(f"Grew most: {'; '.join(map(code, judged.blame))}.")
     if judged.place is not None:
-        parts.append(f"The limit stands in {_code(path(judged.place.file))}:{judged.place.line}.")
+        parts.append(f"The limit stands in {code(path(judged.place.file))}:{judged.place.line}.")
     return " ".join(parts)
 
 
-def _prose(text: str) -> str:
+def prose(text: str) -> str:
     """Text in which nothing is markup, a link, or a word to anybody: names come from anywhere.
 
     An ``@`` calls people and a ``#`` refers to an issue even where they are escaped, so an
@@ -85,7 +85,7 @@ def _prose(text: str) -> str:
     return _escape(parted)
 
 
-def _code(text: str) -> str:
+def code(text: str) -> str:
     """A name as code, in which nobody is called; HTML, as a pipe in back-ticks parts cells."""
     return f"<code>{_escape(end(plain(text), _NAME))}</code>"
 

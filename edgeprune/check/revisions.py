@@ -1,0 +1,118 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Files as a commit has them, written to a folder by the ``git`` program.
+
+What a repository holds may come from anybody: only regular files are written, none outside the
+folder, and not more than the limits allow. No hook, filter or pager of the repository runs.
+"""
+
+import re
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+from tempfile import TemporaryDirectory
+from typing import NamedTuple
+
+from edgeprune.errors import InputError
+from edgeprune.report.text import plain
+
+__all__ = ["at_revision"]
+
+_MOST_FILES = 10_000
+_LARGEST, _MOST_IN_ALL = 2**28, 2**30
+"""Bytes of one file, and of all: what models for small devices don't come near."""
+_SECONDS = 120.0
+"""For one call of git; a clone without its blobs fetches them now."""
+_REGULAR = ("100644", "100755")
+_SKIPPED = (".pt", ".pt2", ".pth", ".safetensors")
+"""What isn't an artifact and may be large."""
+_COMMIT = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
+
+
+class _Blob(NamedTuple):
+    path: PurePosixPath
+    """From the repository's top."""
+    name: str
+    size: int
+
+
+@contextmanager
+def at_revision(revision: str, path: Path, here: Path) -> Iterator[Path]:
+    """``path`` as the commit ``revision`` has it, in a folder that goes away afterwards.
+
+    Args:
+        revision: Whatever names a commit: ``main``, ``HEAD~3``, ``v1.0``.
+        path: A file or a folder, relative to ``here``.
+        here: A folder in the repository.
+
+    Raises:
+        InputError: There is no git, no repository, no such commit, nothing at the path, or too
+            much.
+    """
+    top = Path(_git(here, "rev-parse", "--show-toplevel").decode().rstrip("\n"))
+    commit = _commit(here, revision)
+    inside = _inside(top, here / path)
+    blobs = _blobs(top, commit, inside)
+    if not blobs:
+        raise InputError(f"{plain(revision)}: has nothing at {plain(str(path))}")
+    with TemporaryDirectory(prefix="edgeprune-") as folder:
+        for blob in blobs:
+            target = Path(folder).joinpath(*blob.path.parts)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(_git(top, "cat-file", "blob", blob.name))
+        yield Path(folder) / inside
+
+
+def _commit(here: Path, revision: str) -> str:
+    arguments = ("rev-parse", "--verify", "--quiet", "--end-of-options", f"{revision}^0")
+    try:
+        found = _git(here, *arguments).decode("ascii", "replace").strip()
+    except InputError:
+        found = ""
+    if not _COMMIT.fullmatch(found):
+        raise InputError(f"{plain(revision)}: is neither a path nor a commit of this repository")
+    return found
+
+
+def _inside(top: Path, path: Path) -> str:
+    """The path from the repository's top."""
+    top, whole = top.resolve(), path.parent.resolve() / path.name
+    if not whole.is_relative_to(top):
+        raise InputError(f"{plain(str(path))}: is outside the repository {plain(str(top))}")
+    return whole.relative_to(top).as_posix()
+
+
+def _blobs(top: Path, commit: str, inside: str) -> list[_Blob]:
+    below = () if inside == "." else ("--", inside)
+    listing = _git(top, "ls-tree", "-r", "-l", "-z", "--full-tree", commit, *below)
+    blobs = []
+    for record in listing.split(b"\0")[:-1]:
+        facts, _, name = record.partition(b"\t")
+        mode, _, blob, size = facts.decode("ascii").split()
+        path = PurePosixPath(name.decode("utf-8", "surrogateescape"))
+        odd = path.is_absolute() or {"..", ".git"} & set(path.parts)
+        if mode in _REGULAR and not odd and path.suffix not in _SKIPPED:
+            blobs.append(_Blob(path, blob, int(size)))
+    total = sum(blob.size for blob in blobs)
+    if len(blobs) > _MOST_FILES or total > _MOST_IN_ALL or any(b.size > _LARGEST for b in blobs):
+        raise InputError(
+            f"{plain(inside)}: {len(blobs)} files of {total:,} bytes at {commit[:10]} are too much "
+            "to compare; name a folder of results or a file"
+        )
+    return blobs
+
+
+def _git(folder: Path, *arguments: str) -> bytes:
+    command = ["git", "--no-pager", "--no-replace-objects", *arguments]
+    try:
+        done = subprocess.run(
+            command, cwd=folder, capture_output=True, check=False, timeout=_SECONDS
+        )
+    except FileNotFoundError:
+        raise InputError("git isn't installed, and a revision was named") from None
+    except subprocess.TimeoutExpired:
+        raise InputError(f"git {arguments[0]}: no answer in {_SECONDS:.0f} s") from None
+    if done.returncode:
+        said = plain(done.stderr.decode("utf-8", "replace"))[:200]
+        raise InputError(f"git {arguments[0]}: {said or f'exit code {done.returncode}'}")
+    return done.stdout
