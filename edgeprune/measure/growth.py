@@ -10,11 +10,16 @@ from typing import Literal
 from edgeprune.errors import InputError
 from edgeprune.figure import Figure
 
-__all__ = ["SHIFT", "Growth", "judge_growth"]
+__all__ = ["ELSEWHERE", "SHIFT", "Growth", "judge_growth"]
 
 SHIFT = 0.01
 """Share by which a ratio differs between two checks of an unchanged file, on a quiet and on a
 loaded machine, beyond what the blocks of each tell (``bench/gate_noise.md``): 95 % of them."""
+ELSEWHERE = 0.15
+"""The same between two kinds of machines, for float32: ratios of a small network differed by 9 and
+14 % between an x86 with AVX-512 (times) and Cortex-A72 (instructions), by 1 % between Cortex-A72
+and A76. For int8 there is no such share: from A72 to A76, which has dot products, a ratio fell to a
+third; so only a baseline of the same kind of machine tells anything of it."""
 _CONFIDENCE = 0.95
 
 
@@ -50,7 +55,8 @@ def judge_growth(
         now: What was measured, one figure a look.
         limit: Allowed growth, 0.05 for 5 %; negative: it has to be faster.
         looks: Looks there will be at most, the same for each; at least the figures of ``now``.
-        shift: Half-width that is added for two checks that are far apart in time.
+        shift: Half-width that is added for two checks that are far apart in time; ``ELSEWHERE``
+            where they are of two kinds of machines.
 
     Raises:
         InputError: A figure has no interval or isn't positive, or there are more than ``looks``.

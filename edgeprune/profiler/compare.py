@@ -3,15 +3,20 @@
 
 Two figures that were measured one after the other differ by what the machine did: a quarter and
 more where it is loaded. A ratio holds, because both files see the same: both are loaded into one
-process and take turns of a few milliseconds, A B B A. What else was found by measuring
-(``bench/gate_noise.md``):
+process and take turns of a few milliseconds, A B B A. The rest was chosen by trying (2 cores with
+2 busy processes and more beside, networks of 0.15 and 2 ms over one of 0.1 ms, 8 processes each):
 
-- One thread is timed by its CPU time, which doesn't count the time that others had the core.
-  Several threads have to be timed by the wall clock.
-- A lower quartile, since disturbances only add; and of samples of equal length, so several runs of
-  the faster file are one sample: otherwise that file alone finds undisturbed moments.
-- Memory's layout differs from process to process, and with it the ratio: so a process (a block)
-  gives one ratio, and the interval comes from the blocks.
+- One thread is timed by its CPU time, which doesn't count the time that others had the core. The
+  2 ms network's wall times, even their lower quartile, differed by 61 % between processes, its CPU
+  times by 2 %. Several threads have to be timed by the wall clock all the same.
+- A lower quartile, since disturbances only add: 0.3 % between processes where the mean had 1.2 %.
+- Samples of equal length, several runs of the faster file: single short runs find undisturbed
+  moments that long ones can't, so load moved the 2 ms network's ratio by 6 %, and so by 1 %.
+- Memory's layout differs from process to process, and with it the ratio, by up to 2 %: so a
+  process (a block) gives one ratio, and the interval comes from the blocks.
+- Int8 files need no int8 reference for this: both gave the same spread (0.5 to 0.9 %).
+
+``bench/gate_noise.md`` has what comes of it.
 
 Runs on the device: standard library, numpy and one runtime, Python 3.8 or newer.
 """

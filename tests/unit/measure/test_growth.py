@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from edgeprune.errors import InputError
 from edgeprune.figure import Figure, Origin
-from edgeprune.measure.growth import SHIFT, Growth, judge_growth
+from edgeprune.measure.growth import ELSEWHERE, SHIFT, Growth, judge_growth
 from edgeprune.profiler.stats import Estimate, ratio_with_interval
 
 LIMIT = 0.05
@@ -97,6 +97,14 @@ def test_looks_that_agree_narrow_it_and_looks_that_differ_do_not() -> None:
 
     assert width(1.0, 1.0, 1.0) < width(1.0, 1.0) < width(1.0)
     assert width(0.9, 1.1) > 1.5 * width(1.0)
+
+
+def test_another_kind_of_machine_tells_only_large_changes() -> None:
+    outcomes = [
+        judge_growth(figure(1.0), figure(now), LIMIT, shift=ELSEWHERE).outcome
+        for now in (0.8, 1.0, 1.15, 1.3)
+    ]
+    assert outcomes == ["pass", "inconclusive", "inconclusive", "fail"]
 
 
 def test_a_better_known_look_counts_for_more() -> None:
