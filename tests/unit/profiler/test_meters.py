@@ -16,7 +16,7 @@ from tests.unit.profiler.tree import plant, program
 RAPL = "sys/class/powercap/intel-rapl"
 RANGE = 262143328850
 
-# What two firmwares print (rails shortened): one with indented lines, one without.
+# Written after the known format (rails shortened), with indented lines and without.
 PI5 = """\
  3V7_WL_SW_A current(0)=0.00390372A
    3V3_SYS_A current(1)=0.05660394A
