@@ -37,6 +37,7 @@ class Answers:
     arch: str | None = None
     input_shape: tuple[str, ...] = ()
     data: str | None = None
+    out: str | None = None
     artifacts: tuple[str, ...] = ()
     """Finished files, in place of ``model``."""
     budgets: Mapping[str, Mapping[str, str | float]] = field(default_factory=dict)
@@ -177,7 +178,6 @@ def _model(answers: Answers, table: tuple[str, ...]) -> list[str]:
     if answers.artifacts:
         lines += ["# Finished files that are only judged.", _set("artifacts", answers.artifacts)]
     else:
-        out = f"out/{answers.name}"
         lines += [
             _set("model", answers.model),
             "# What builds the network that a state dict belongs to, and the shape of its input.",
@@ -187,7 +187,7 @@ def _model(answers: Answers, table: tuple[str, ...]) -> list[str]:
             _set("data", answers.data, "photos/"),
             _set("recipe", None, "recipe.toml"),
             "# Results go to and are read from <out>/<target>/.",
-            _set("out", None, out),
+            _set("out", answers.out, f"out/{answers.name}"),
         ]
     device = {answers.targets[0]: "ssh://pi@board"}
     return [

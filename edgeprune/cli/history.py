@@ -98,7 +98,7 @@ def history(
         return
     _print(found, shown)
     if output is not None:
-        typer.echo(f"{output}: {len(shown.points)} commits")
+        typer.echo(f"{output}: commits: {len(shown.points)}")
 
 
 def _lock() -> Path:
@@ -138,7 +138,7 @@ def _print(found: History, shown: Series) -> None:
     notes = (*found.notes, *shown.notes)
     if notes:
         typer.echo("")
-    show.lines(notes)
+    show.lines(map(plain, notes))
 
 
 def _cells(rows: Sequence[Row], quantities: Sequence[str]) -> list[list[str]]:

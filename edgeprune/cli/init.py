@@ -45,6 +45,7 @@ class _Given:
     arch: str | None
     input_shape: tuple[str, ...]
     data: str | None
+    out: str | None
     artifacts: tuple[str, ...]
     targets: tuple[str, ...]
     name: str | None
@@ -71,6 +72,15 @@ def init(
     ] = None,
     arch: opt.ArchOption = None,
     input_shape: opt.ShapeOption = None,
+    out: Annotated[
+        str | None,
+        typer.Option(
+            "--out",
+            metavar="FOLDER",
+            help="Where compress puts its results, and check finds them.",
+            show_default="out/NAME",
+        ),
+    ] = None,
     artifacts: Annotated[
         list[str] | None,
         typer.Option(
@@ -126,6 +136,7 @@ def init(
         arch=arch,
         input_shape=tuple(input_shape or ()),
         data=data,
+        out=out,
         artifacts=tuple(artifacts or ()),
         targets=tuple(dict.fromkeys(target or ())),
         name=name,
@@ -185,6 +196,7 @@ def _check(given: _Given) -> None:
         "--data": given.data,
         "--arch": given.arch,
         "--input-shape": given.input_shape,
+        "--out": given.out,
         "--max-drop": given.limits.get("drop"),
     }
     if given.artifacts:
@@ -221,6 +233,7 @@ def _answers(given: _Given) -> starter.Answers:
         arch=given.arch,
         input_shape=given.input_shape,
         data=None if given.data is None else _near(given.data),
+        out=None if given.out is None else _near(given.out),
         artifacts=tuple(map(_near, artifacts)),
         budgets={_near(target): limits for target, limits in budgets.items()},
     )

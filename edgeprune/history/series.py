@@ -24,6 +24,7 @@ _KEYS = {
     "arena": MEMORY,
     "score": ACCURACY,
 }
+_OF_A_MACHINE = (LATENCY, RATIO, MEMORY)
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,17 @@ def series(
             left_out.add(row.version.commit)
         figures[row.version.commit][row.name] = shown
     points = tuple(Point(v.commit, v.when, figures[v.commit]) for v in versions)
-    return Series(rows, points, (_elsewhere(len(left_out)),) if left_out else ())
+    notes = [*_places(rows), *([_elsewhere(len(left_out))] if left_out else [])]
+    return Series(rows, points, tuple(notes))
+
+
+def _places(rows: Sequence[Row]) -> list[str]:
+    """On what was measured; it need not be the device that a target is for."""
+    found = (
+        row.figures[key].origin.where for row in rows for key in _OF_A_MACHINE if key in row.figures
+    )
+    places = dict.fromkeys(place for place in found if place)
+    return [f"latency and memory were measured on: {place}" for place in places]
 
 
 def _elsewhere(commits: int) -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from edgeprune.cli.main import main
 from tests.ci import ACTION, GITLAB, ROOT, load, obeyed, run_action, run_gitlab, with_edgeprune
@@ -264,3 +265,33 @@ def test_pre_commit_installs_and_runs_the_hook(team: Path, tmp_path: Path) -> No
     done = run(*tried, cwd=team)
     assert done.returncode == 1, done.stdout[-3000:]
     assert "over the limit of 100 B" in " ".join(done.stdout.split())
+
+
+def of_the_readme(key: str) -> Any:
+    """The one piece of YAML in the README that has this key."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    pieces = [yaml.safe_load(piece) for piece in re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)]
+    (found,) = [piece for piece in pieces if key in piece]
+    return found
+
+
+def test_the_readmes_workflow_gives_inputs_that_there_are(tmp_path: Path) -> None:
+    workflow = of_the_readme("jobs")
+    file = tmp_path / "workflow.yml"
+    workflow["on"] = workflow.pop(True)  # YAML 1.1 takes the key for a boolean
+    file.write_text(yaml.safe_dump(workflow))
+    command = [tool("check-jsonschema"), "--builtin-schema", "vendor.github-workflows", str(file)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 0, done.stdout
+    given = workflow["jobs"]["models"]["steps"][-1]["with"]
+    assert set(given) <= set(load(ACTION)["inputs"])
+
+
+def test_the_readmes_hook_is_there(tmp_path: Path) -> None:
+    (repository,) = of_the_readme("repos")["repos"]
+    assert {hook["id"] for hook in repository["hooks"]} == {hook["id"] for hook in load(HOOKS)}
+    file = tmp_path / "config.yaml"
+    file.write_text(yaml.safe_dump(of_the_readme("repos")))
+    command = [tool("pre-commit"), "validate-config", str(file)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 0, done.stdout

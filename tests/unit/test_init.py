@@ -37,10 +37,10 @@ def error(capsys: pytest.CaptureFixture[str]) -> str:
     return text
 
 
-def test_from_options_alone(capsys: pytest.CaptureFixture[str]) -> None:
+def test_from_options_alone(desk: Path, capsys: pytest.CaptureFixture[str]) -> None:
     given = ["--model", "my net.pt2", "--data", "photos/", "-t", "rpi4", "-t", "stm32h7"]
     limits = ["--max-size", "500kB", "--max-latency", "25ms", "--max-drop", "1.5"]
-    assert main(["init", *given, *limits]) == 0
+    assert main(["init", *given, *limits, "--out", str(desk / "made")]) == 0
     told = capsys.readouterr().out
     assert "edgeprune compress" in told
     assert "my net.pt2 isn't there yet" in told
@@ -50,6 +50,7 @@ def test_from_options_alone(capsys: pytest.CaptureFixture[str]) -> None:
         "photos/",
         ("rpi4", "stm32h7"),
     )
+    assert entry.out == "made"
     for target in entry.targets:
         budgets = project().target("my-net", target).budgets
         assert (budgets.size, budgets.latency, budgets.drop) == (500_000, 0.025, 1.5)
@@ -118,6 +119,7 @@ def test_in_a_pyproject(desk: Path, capsys: pytest.CaptureFixture[str]) -> None:
         (["--model", "m.onnx", "--target", "host"], "a finished file goes to --artifacts"),
         (["--artifacts", "m.pt2", "--target", "host"], "should end in .onnx or .tflite"),
         (["--artifacts", "m.onnx", "--model", "m.pt2", "-t", "host"], "goes without --artifacts"),
+        (["--artifacts", "m.onnx", "--out", "x", "-t", "host"], "goes without --artifacts"),
         (["--artifacts", "m.onnx", "--max-drop", "1", "-t", "host"], "goes without --artifacts"),
         (["--model", "m.pt2", "-t", "host", "--max-size", "2 apples"], "--max-size"),
         (["--model", "m.pt2", "-t", "host", "--max-latency", "-1ms"], "--max-latency"),

@@ -34,7 +34,8 @@ def test_points_have_what_was_accepted_and_nothing_else() -> None:
         {"size"},
     ]
     assert [point.figures[name]["size"].value for point in found.points] == [10, 20, 30]
-    assert found.notes == ()
+    assert found.notes == ("latency and memory were measured on: a board",)
+    assert series(versions(accepted(10))).notes == ()
 
 
 def test_agreement_is_not_called_accuracy() -> None:
@@ -51,7 +52,7 @@ def test_latencies_of_two_machines_are_not_joined() -> None:
     assert ["latency" in each for each in figures] == [False, False, True, True]
     assert all("latency to reference" in each for each in figures)
     assert all("latency" in row.figures for row in found.rows)
-    assert "2 commits was measured on another machine" in found.notes[0]
+    assert "2 commits was measured on another machine" in found.notes[1]
 
 
 def test_one_model_or_target_alone() -> None:
