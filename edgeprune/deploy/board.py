@@ -122,7 +122,14 @@ fi
 rm -f unproven && sync
 """
 )
-_CONFIRM = _GUARD + "rm -f unproven && sync"
+_CONFIRM = (
+    _GUARD
+    + """
+rm -f previous.new unproven.new current.new
+rm -rf incoming/.gone
+rm -f unproven && sync
+"""
+)
 _PRUNE = (
     _GUARD
     + """
@@ -202,7 +209,7 @@ class Board:
         self._do(_RETURN, token, version or "", _link(now))
 
     def confirm(self, token: str) -> None:
-        """Note that what is current was found healthy there."""
+        """Note that what is current was found healthy there; what interrupted steps left goes."""
         self._do(_CONFIRM, token)
 
     def prune(self, token: str, versions: Sequence[str]) -> None:

@@ -120,6 +120,13 @@ def parse_listing(text: str, where: str) -> Listing:
             raise InputError(f"{where}: is a file, not a folder; choose another folder")
         if word == "other":
             raise InputError(f"{where}: its '{rest}' wasn't made by edgeprune; {_AWAY}")
+    try:
+        return _listing(lines, where)
+    except ValueError:  # a program there failed, so that a word is missing
+        raise DeviceError(f"{where}: {_UNUSABLE}") from None
+
+
+def _listing(lines: list[tuple[str, str]], where: str) -> Listing:
     links = dict(rest.split(" ", 1) for word, rest in lines if word == "link")
     found = [rest.split(" ") for word, rest in lines if word == "version"]
     names = {name for name, _, _ in found}
@@ -140,6 +147,7 @@ def parse_listing(text: str, where: str) -> Listing:
     )
 
 
+_UNUSABLE = "the device's shell gave no usable answer"
 _AWAY = "move it away, or choose another folder"
 
 
@@ -147,7 +155,7 @@ def _told(text: str, where: str) -> list[tuple[str, str]]:
     """The lines between ``begin`` and ``end``: a login shell's start-up file may print more."""
     lines = text.splitlines()
     if "begin" not in lines or not lines or lines[-1] != "end":
-        raise DeviceError(f"{where}: the device's shell gave no usable answer")
+        raise DeviceError(f"{where}: {_UNUSABLE}")
     inner = lines[lines.index("begin") + 1 : -1]
     return [(word, rest) for word, _, rest in (line.partition(" ") for line in inner)]
 

@@ -334,9 +334,6 @@ def test_over_ssh_a_cut_upload_goes_on(
 def test_over_ssh_a_client_killed_at_ten_points_leaves_a_whole_version(
     server: Server, shell: SshShell, home: Path, tmp_path: Path
 ) -> None:
-    def reach() -> SshShell:
-        return SshShell(parse_address(server.address), server.options())
-
     old, what = boards.release(tmp_path, A), boards.release(tmp_path, B)
     counting = boards.Watched(shell)
     boards.bring(home / "counted", what, shell=counting)
@@ -345,20 +342,8 @@ def test_over_ssh_a_client_killed_at_ten_points_leaves_a_whole_version(
         folder = home / f"kill-{point}"
         boards.bring(folder, old, shell=shell)
 
-        def work(folder: Path = folder, point: int = point) -> None:
-            def die(number: int, words: Sequence[str]) -> None:
-                if number == point:
-                    os.kill(os.getpid(), signal.SIGKILL)
-
-            boards.bring(folder, what, shell=boards.Watched(reach(), die))
-
-        child = os.fork()
-        if child == 0:
-            with contextlib.suppress(BaseException):
-                work()
-            os._exit(1)
-        code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-        assert code == -signal.SIGKILL, point
+        dying = SshShell(parse_address(server.address), server.options())
+        assert boards.killed_at(point, folder, what, dying) == -signal.SIGKILL, point
         seen.add(boards.current(folder))
         boards.bring(folder, what, shell=shell)
         assert boards.current(folder) == B, point

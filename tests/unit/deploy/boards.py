@@ -5,7 +5,9 @@ A model whose text begins with ``good`` answers as it should, one with ``bad`` d
 """
 
 import hashlib
+import multiprocessing
 import os
+import signal
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import BinaryIO
@@ -107,6 +109,26 @@ def quick_shell(folder: Path) -> LocalShell:
     path.write_text("#!/bin/sh\n")
     path.chmod(0o755)
     return LocalShell(environment={"PATH": f"{path.parent}:{os.environ['PATH']}"})
+
+
+def killed_at(point: int, folder: Path, what: Release, shell: Shell, keep: int = 5) -> int:
+    """Deploy in a process that is killed just before its ``point``-th command: its exit code."""
+    # from a server without threads, which the process of the tests may have
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["tests.unit.deploy.boards"])
+    process = context.Process(target=_die_at, args=(point, folder, what, shell, keep))
+    process.start()
+    process.join(120)
+    assert process.exitcode is not None
+    return process.exitcode
+
+
+def _die_at(point: int, folder: Path, what: Release, shell: Shell, keep: int) -> None:
+    def die(number: int, words: Sequence[str]) -> None:
+        if number == point:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    bring(folder, what, shell=Watched(shell, die), keep=keep)
 
 
 class Watched:

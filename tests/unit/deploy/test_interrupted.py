@@ -5,13 +5,11 @@ After each ``current`` leads to a whole version, and the same command again fini
 """
 
 import contextlib
-import os
 import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +27,7 @@ from tests.unit.deploy.boards import (
     bring,
     current,
     is_tidy,
+    killed_at,
     quick_shell,
     release,
     versions,
@@ -48,27 +47,6 @@ def place(tmp_path: Path) -> Place:
     return tmp_path / "first", releases
 
 
-def in_a_process(work: Callable[[], None]) -> int:
-    """Do it in a forked process: its exit code, negative where a signal ended it."""
-    child = os.fork()
-    if child == 0:
-        with contextlib.suppress(BaseException):
-            work()
-            os._exit(0)
-        os._exit(1)
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-
-
-def killing(point: int, shell: Shell) -> Watched:
-    """A shell whose client is killed just before its ``point``-th command."""
-
-    def die(number: int, words: Sequence[str]) -> None:
-        if number == point:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    return Watched(shell, die)
-
-
 def commands_of(folder: Path, what: Release, copy: Path) -> int:
     shutil.copytree(folder, copy, symlinks=True)
     shell = Watched(LocalShell())
@@ -76,7 +54,6 @@ def commands_of(folder: Path, what: Release, copy: Path) -> int:
     return shell.count
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="it forks")
 def test_a_killed_client_leaves_a_whole_version_and_the_next_one_finishes(
     place: Place, tmp_path: Path
 ) -> None:
@@ -88,9 +65,7 @@ def test_a_killed_client_leaves_a_whole_version_and_the_next_one_finishes(
     for point in range(1, count + 1):  # just after one command is just before the next
         folder = tmp_path / f"kill-{point}"
         shutil.copytree(first, folder, symlinks=True)
-        shell = killing(point, quick)
-        code = in_a_process(lambda f=folder, s=shell: bring(f, releases[C], shell=s, keep=2))
-        assert code == -signal.SIGKILL, point
+        assert killed_at(point, folder, releases[C], quick, keep=2) == -signal.SIGKILL, point
         left = current(folder)
         seen.add(left)
         assert left in (B, C), point
@@ -186,7 +161,8 @@ def test_power_lost_at_any_program_leaves_a_whole_version(place: Place, tmp_path
     count = int((tmp_path / "count").read_text())
     assert count > 40
     seen = set()
-    for limit in range(1, count + 1, 4):
+    late = 2 * count // 3  # from about here on versions and links are moved
+    for limit in (*range(1, late, 5), *range(late, count + 1)):
         (tmp_path / "limit").write_text(f"{limit}\n")
         (tmp_path / "count").write_text("0\n")
         folder = tmp_path / f"power-{limit}"

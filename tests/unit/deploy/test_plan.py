@@ -131,7 +131,11 @@ def test_what_can_not_be_used_is_refused(
         told(*lines)
 
 
-@pytest.mark.parametrize("text", ["", "begin\nabsent\n", "-sh: not found\n", "end"])
+@pytest.mark.parametrize(
+    "text",
+    ["", "begin\nabsent\n", "-sh: not found\n", "end"]
+    + [f"begin\n{line}\nend" for line in ("version a -", "link x", "incoming a b", "sum a")],
+)
 def test_a_cut_answer_is_none(text: str) -> None:
     with pytest.raises(DeviceError, match="no usable answer"):
         parse_listing(text, "board")
