@@ -3,6 +3,7 @@
 
 import contextlib
 import os
+import re
 import shutil
 import subprocess
 import tempfile
@@ -33,15 +34,21 @@ _PERSIST = 60
 _MOST_FOLDER = 60
 """Characters; a socket's path may have about 100, and ssh adds 17 while it makes it."""
 _GROUP = "edgeprune-group "
+_BEGINS = b"edgeprune-begins\n"
+"""Ends on standard output what a start-up file printed there."""
+_HEARD = re.compile(rf"(.*){_GROUP}(\d+|unknown)", re.DOTALL)
+"""What a start-up file printed may stand before it, without an end of its line."""
 _WRAPPED = f"""
-{{ read -r _ _ _ _ group _ </proc/$$/stat; }} 2>/dev/null && echo "{_GROUP}$group" >&2
+{{ read -r _ _ _ _ group _ </proc/$$/stat; }} 2>/dev/null
+echo "{_GROUP}${{group:-unknown}}" >&2
+echo {_BEGINS.decode().strip()}
 "$@"
 code=$?
 [ $code -ne 255 ] || code=254
 exit $code
 """
-"""Tells the process group, by which it can be stopped; and keeps 255 for ssh itself, and a death
-by a signal, of which ssh would make 255 too, for 128 + its number."""
+"""Tells that it began, and the process group, by which it can be stopped; and keeps 255 for ssh
+itself, and a death by a signal, of which ssh would make 255 too, for 128 + its number."""
 _STOP = """
 kill -TERM "-$1" 2>/dev/null || exit 0
 sleep 1
@@ -99,7 +106,9 @@ class SshShell:
         if done.code == _TRANSPORT:
             self.close()
             raise DeviceError(f"{self.name}: {_broken(done.err)}")
-        return Done(_code(done.code), done.out, _without_group(done.err))
+        if done.code and not heard.began:
+            raise DeviceError(f"{self.name}: {_never_began(done)}")
+        return Done(_code(done.code), _without_greeting(done.out), _without_group(done.err))
 
     def script(
         self,
@@ -200,24 +209,42 @@ class _Heard:
 
     def __init__(self, tell: Tell | None) -> None:
         self._tell = tell
+        self.began = False
         self.group: str | None = None
 
     def line(self, line: str) -> None:
         """Take a line."""
-        if line.startswith(_GROUP) and line.removeprefix(_GROUP).isdigit():
-            self.group = self.group or line.removeprefix(_GROUP)
+        match = None if self.began else _HEARD.fullmatch(line)
+        if match is not None:
+            self.began = True
+            self.group = match[2] if match[2].isdigit() else None
         elif self._tell is not None:
             self._tell(line)
 
 
 def _without_group(text: str) -> str:
-    lines = text.splitlines(keepends=True)
-    return "".join(line for line in lines if not line.startswith(_GROUP))
+    own_line_or_end = rf"^{_GROUP}\S+\n|{_GROUP}\S+$"
+    return re.sub(own_line_or_end, "", text, count=1, flags=re.MULTILINE)
+
+
+def _without_greeting(out: bytes) -> bytes:
+    before, begins, after = out.partition(_BEGINS)
+    return after if begins else before
 
 
 def _broken(said: str) -> str:
     lines = _without_group(said).strip().splitlines()
     return f"the connection broke{f': {lines[-1]}' if lines else ''}"
+
+
+def _never_began(done: Done) -> str:
+    """What it means that the login shell ended before it ran anything."""
+    lines = (done.err.strip() or done.out.decode(errors="replace").strip()).splitlines()
+    return (
+        f"its login shell ended with exit code {done.code} before it ran anything"
+        f"{f': {lines[-1].strip()}' if lines else ''}; look at the start-up files of that user "
+        "there (~/.bashrc), at its shell in /etc/passwd and at ~/.ssh/authorized_keys"
+    )
 
 
 def _code(code: int) -> int:
