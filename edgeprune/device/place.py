@@ -11,9 +11,10 @@ from typing import Protocol
 from edgeprune.device import archive
 from edgeprune.device.shell import Shell
 from edgeprune.device.transfer import failure, get, put
+from edgeprune.device.weights import weight_files
 from edgeprune.errors import DeviceError, InputError
 from edgeprune.progress import Progress
-from edgeprune.workspace import file_hash
+from edgeprune.workspace import chain, file_hash
 
 __all__ = ["Here", "Place", "There"]
 
@@ -28,7 +29,8 @@ class Place(Protocol):
         """The words after Python's that start the agent."""
 
     def put(self, path: Path, copy: int, progress: Progress | None) -> str:
-        """Have a file there; its path there, where ``copy`` 0, 1 ... tells equal ones apart."""
+        """Have a file there, and those with its weights; its path there, where ``copy`` 0, 1 ...
+        tells equal ones apart."""
 
     def fresh(self, path: Path) -> contextlib.AbstractContextManager[str]:
         """A path there for a file that the agent writes, which is removed at the end."""
@@ -87,15 +89,19 @@ class There:
     def put(self, path: Path, copy: int, progress: Progress | None) -> str:
         """Have a file there; its path there."""
         try:
+            beside = weight_files(path)
             digest = file_hash(path)
+            if beside:  # another model may have the same graph and other weights
+                digest = chain(digest, *map(file_hash, beside))
         except OSError as error:
-            raise InputError(f"{path}: can't be read: {error.strerror}") from None
-        folder = digest[:12] + (f"-{copy}" if copy else "")
-        there = f"{self._home()}/{folder}/{path.name}"
-        if there not in self._put:
-            put(self._shell, path, there, progress)
-            self._put.add(there)
-        return there
+            raise InputError(f"{error.filename or path}: can't be read: {error.strerror}") from None
+        folder = f"{self._home()}/{digest[:12]}" + (f"-{copy}" if copy else "")
+        for file in (*beside, path):
+            there = f"{folder}/{file.relative_to(path.parent).as_posix()}"
+            if there not in self._put:
+                put(self._shell, file, there, progress)
+                self._put.add(there)
+        return f"{folder}/{path.name}"
 
     @contextlib.contextmanager
     def fresh(self, path: Path) -> Iterator[str]:
@@ -118,15 +124,26 @@ class There:
     def clean(self) -> None:
         """Remove what was put there."""
         if self._put and not self._keep:
-            self._shell.script(_REMOVE, *sorted(self._put), timeout=_QUICK)
+            deepest_first = sorted(self._put, key=lambda there: (-there.count("/"), there))
+            self._shell.script(_REMOVE, *deepest_first, timeout=_QUICK)
             self._put.clear()
 
     def _home(self) -> str:
         if self._folder is None:
             done = self._shell.script(_FIND, self._wanted, timeout=_QUICK)
             if done.code:
-                raise failure(self._shell, self._wanted, done)
-            self._folder = done.out.decode(errors="surrogateescape").rpartition(_MARK)[2][:-1]
+                cause = failure(self._shell, self._wanted, done)
+                raise DeviceError(
+                    f"{cause}; files go there: `edgeprune device add NAME ADDRESS --folder FOLDER` "
+                    "names another folder"
+                )
+            _, mark, said = done.out.decode(errors="surrogateescape").rpartition(_MARK)
+            if not mark or not said.startswith("/"):  # never to write into the root folder
+                raise DeviceError(
+                    f"{self._shell.name}: its shell answers nothing; look at the start-up files of "
+                    "that user there (~/.bashrc)"
+                )
+            self._folder = said[:-1]
         return self._folder
 
 
@@ -140,6 +157,7 @@ case $1 in
   *) folder=$HOME/$1 ;;
 esac
 mkdir -p -- "$folder" && cd -- "$folder" || exit 1
+if [ ! -w . ]; then echo "$folder: Permission denied" >&2; exit 1; fi
 printf '{_MARK}%s\\n' "$(pwd -P)"
 """
 _REMOVE = """

@@ -10,10 +10,11 @@ from typing import Any
 from edgeprune.device.adb import Phone, Visit
 from edgeprune.device.benchmark_text import Benchmark, Op
 from edgeprune.errors import InputError
-from edgeprune.figure import Figure, counted
+from edgeprune.figure import Figure
 from edgeprune.measure.figures import Origins, dense_of
 from edgeprune.measure.result import Profile
 from edgeprune.measure.rounds import WARMUP, Rounds, take_turns
+from edgeprune.measure.sizes import sizes
 from edgeprune.profiler.runtime import detect_format
 from edgeprune.profiler.stats import Estimate, median, median_with_interval
 from edgeprune.progress import Progress, Silent
@@ -67,10 +68,7 @@ def measure_adb(  # noqa: PLR0913 - what a profile is made with, as for every ot
     forms = {name: detect_format(path) for name, path in files.items()}
     models = {name: path for name, path in files.items() if forms[name] == "tflite"}
     phone = Phone(serial)
-    figures = {
-        name: {"bytes": counted(_size(path), "B", "size of the file")}
-        for name, path in files.items()
-    }
+    figures = {name: {"bytes": figure} for name, figure in sizes(files).items()}
     missing = [
         f"{name}: benchmark_model runs .tflite files only; of .onnx the bytes are known"
         for name, form in forms.items()
@@ -249,10 +247,3 @@ def _spread(estimate: Estimate, count: int) -> str:
         f"median of {count} interleaved processes with its {100 * estimate.coverage:.0f} % "
         "order-statistic interval"
     )
-
-
-def _size(path: Path) -> int:
-    try:
-        return path.stat().st_size
-    except OSError as error:
-        raise InputError(f"{path}: can't be read: {error.strerror}") from None

@@ -14,11 +14,13 @@ from typing import Any
 import numpy as np
 
 from edgeprune.device import web
+from edgeprune.device.weights import weight_files
 from edgeprune.errors import DeviceError, InputError
-from edgeprune.figure import Figure, counted, measured
+from edgeprune.figure import Figure, measured
 from edgeprune.measure.figures import Origins, Samples, summarize
 from edgeprune.measure.result import Profile
 from edgeprune.measure.rounds import WARMUP, Rounds, take_turns
+from edgeprune.measure.sizes import sizes
 from edgeprune.profiler.inputs import random_inputs, real_inputs
 from edgeprune.profiler.machine import describe
 from edgeprune.profiler.runtime import detect_format, open_session
@@ -112,7 +114,17 @@ class _Run:
         return f"{self.found} (timer steps of {1e6 * median(self.timers):.1g} us) on {describe()}"
 
     def prepare(self, name: str, path: Path, form: str, seed: int, inputs: Path | None) -> None:
-        """Make the inputs, and run them here."""
+        """Make the inputs, and run them here.
+
+        Raises:
+            InputError: The model or its inputs can't be used.
+        """
+        beside = weight_files(path)
+        if beside:
+            raise InputError(
+                f"{path}: has weights in {beside[0].name}, and a browser gets one file alone: "
+                "save the model with its weights inside (onnx.save(onnx.load(FILE), OTHER))"
+            )
         session = open_session(path)
         arrays = (
             random_inputs(session.inputs, seed)
@@ -196,24 +208,14 @@ def _profile(
     where = run.where
     when = datetime.now(UTC).isoformat(timespec="seconds")
     origins = Origins(where, when, run.threads, inputs)
-    sizes = {name: _size(path) for name, path in files.items()}
+    known = sizes(files)
     samples = {name: Samples(blocks=blocks) for name, blocks in rounds.blocks.items()}
-    found, missing, notes = summarize(sizes, samples, origins)
-    figures = {
-        name: found.get(name) or {"bytes": counted(sizes[name], "B", "size of the file")}
-        for name in files
-    }
+    found, missing, notes = summarize(known, samples, origins)
+    figures = {name: found.get(name) or {"bytes": known[name]} for name in files}
     for name, job in run.jobs.items():
         figures[name] |= _further(rounds.blocks[name], job, origins)
     missing = (*_unmeasured(forms, run, rounds), *missing)
     return Profile(figures, missing, (*notes, *_remarks(run, rounds)), where)
-
-
-def _size(path: Path) -> int:
-    try:
-        return path.stat().st_size
-    except OSError as error:
-        raise InputError(f"{path}: can't be read: {error.strerror}") from None
 
 
 def _further(blocks: Sequence[Mapping[str, Any]], job: _Job, origins: Origins) -> dict[str, Figure]:

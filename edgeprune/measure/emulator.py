@@ -19,9 +19,10 @@ from edgeprune.device.agent import Agent
 from edgeprune.device.emulated import Board, python_words, read_board
 from edgeprune.device.emulated.counter import counting, read_counts
 from edgeprune.device.local import LocalShell
-from edgeprune.errors import DeviceError, InputError
-from edgeprune.figure import Figure, counted, measured
+from edgeprune.errors import DeviceError
+from edgeprune.figure import Figure, measured
 from edgeprune.measure.result import Conditions, Profile
+from edgeprune.measure.sizes import sizes
 from edgeprune.profiler.count import WARMUP
 from edgeprune.profiler.inputs import random_inputs, real_inputs
 from edgeprune.profiler.machine import describe
@@ -65,14 +66,14 @@ def measure_emulated(
     python = python_words(folder, target)
     board = read_board(folder)
     assert board is not None
-    sizes = {name: _size(path) for name, path in files.items()}
+    known = sizes(files)
     found = _Found(board, conditions.kind)
     end = time.monotonic() + options.time_limit
     bar = (progress or Silent()).bar(f"running in an emulated {board.title}", 2 * len(files))
     with tempfile.TemporaryDirectory(prefix="edgeprune-") as scratch, bar as steps:
         run = _Run(folder, python, Path(scratch), conditions, target.name, steps)
         for name, path in files.items():
-            found.figures[name] = {"bytes": counted(sizes[name], "B", "size of the file")}
+            found.figures[name] = {"bytes": known[name]}
             if time.monotonic() > end:
                 reason = f"the time limit of {options.time_limit:g} s came first"
                 found.missing.append(f"{name}: instructions, drift: {reason}")
@@ -213,10 +214,3 @@ def _wide(array: Any) -> Any:
 
 def _largest(array: Any) -> float:
     return float(np.abs(array).max(initial=0.0))
-
-
-def _size(path: Path) -> int:
-    try:
-        return path.stat().st_size
-    except OSError as error:
-        raise InputError(f"{path}: can't be read: {error.strerror}") from None

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Any, NamedTuple
 
-from edgeprune.figure import Figure, counted, measured
+from edgeprune.figure import Figure, measured
 from edgeprune.profiler.stats import (
     Estimate,
     median,
@@ -80,14 +80,14 @@ def clean_blocks(blocks: Sequence[Block]) -> list[Block]:
 
 
 def summarize(
-    sizes: Mapping[str, int], samples: Mapping[str, Samples], origins: Origins
+    sizes: Mapping[str, Figure], samples: Mapping[str, Samples], origins: Origins
 ) -> tuple[dict[str, dict[str, Figure]], tuple[str, ...], tuple[str, ...]]:
     """Figures of each file; what is missing, and why; notes on disturbed blocks."""
     figures: dict[str, dict[str, Figure]] = {}
     missing: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     for name, sample in samples.items():
-        figures[name] = {"bytes": counted(sizes[name], "B", "size of the file")}
+        figures[name] = {"bytes": sizes[name]}
         for found in (
             _memory(name, sample.memory, origins),
             _latency(name, sample, origins),

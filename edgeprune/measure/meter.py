@@ -79,10 +79,15 @@ class Meter:
         return self.watts[place - 1] + share * (self.watts[place] - self.watts[place - 1])
 
 
-def read_meter(path: Path) -> Meter:
+def read_meter(path: Path, *, fewest: int = _FEWEST) -> Meter:
     """Read a CSV whose first two columns are time (unix seconds, or ISO 8601) and power in watts.
 
-    A first line that isn't numbers is a heading.
+    A first line that isn't numbers is a heading; a last one without its end is still being written,
+    and left out if it isn't two values.
+
+    Args:
+        path: The file.
+        fewest: Readings that there must be.
 
     Raises:
         DataError: It can't be read, a line isn't two such values, times don't rise.
@@ -91,17 +96,25 @@ def read_meter(path: Path) -> Meter:
     watts: list[float] = []
     try:
         with path.open(encoding="utf-8", newline="") as file:
-            for number, row in enumerate(csv.reader(file), start=1):
-                if not row or (number == 1 and _time(row[0]) is None):
-                    continue
-                _take(path, number, row, times, watts)
+            lines = file.readlines()
+        if lines and not lines[-1].endswith("\n") and not _is_reading(lines[-1]):
+            lines.pop()
+        for number, row in enumerate(csv.reader(lines), start=1):
+            if not row or (number == 1 and _time(row[0]) is None):
+                continue
+            _take(path, number, row, times, watts)
     except OSError as error:
         raise DataError(f"{path}: can't be read: {error.strerror}") from None
     except (UnicodeDecodeError, csv.Error):
         raise DataError(f"{path}: is no CSV of time and watts") from None
-    if len(times) < _FEWEST:
-        raise DataError(f"{path}: has {len(times)} readings, {_FEWEST} are needed at least")
+    if len(times) < fewest:
+        raise DataError(f"{path}: has {len(times)} readings, {fewest} are needed at least")
     return Meter(path.name, tuple(times), tuple(watts))
+
+
+def _is_reading(line: str) -> bool:
+    row = next(csv.reader([line]), [])
+    return len(row) > 1 and _time(row[0]) is not None and _number(row[1]) is not None
 
 
 def _take(path: Path, number: int, row: list[str], times: list[float], watts: list[float]) -> None:

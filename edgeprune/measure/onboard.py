@@ -8,11 +8,12 @@ from pathlib import Path
 from time import time
 from typing import Any, Protocol
 
-from edgeprune.errors import InputError
+from edgeprune.errors import DataError
 from edgeprune.figure import Figure
 from edgeprune.measure.figures import Origins, Samples, summarize
 from edgeprune.measure.meter import read_meter
 from edgeprune.measure.result import Conditions, Profile
+from edgeprune.measure.sizes import sizes
 from edgeprune.progress import Progress, Silent
 from edgeprune.recipe import ProfileOptions
 from edgeprune.target import Target
@@ -76,29 +77,28 @@ def measure_onboard(
         DeviceError: The device can't be reached, or the agent died.
     """
     progress = progress or Silent()
-    sizes = _sizes(files)
-    if meter is not None and not meter.is_file():
-        raise InputError(f"{meter}: can't be read: there is no such file")
+    known = sizes(files)
+    if meter is not None:
+        read_meter(meter, fewest=0)  # what is wrong with it is told before the measuring
     before = time()
     facts = agent.probe()
     ahead = facts["time"] - (before + time()) / 2
     where = describe(facts)
     when = datetime.now(UTC).isoformat(timespec="seconds")
     if facts["emulated"] is not None:
-        return _bytes_alone(sizes, where, _EMULATED.format(by=facts["emulated"]))
+        return _bytes_alone(known, where, _EMULATED.format(by=facts["emulated"]))
     refused = None if target is None else _another_board(facts, target)
     samples = _ask_all(agent, files, options, conditions, progress)
     missing: list[str] = []
     if meter is not None or facts["energy_meters"]:
         answers = _energy(agent, files, conditions, progress)
         if meter is not None:
-            readings = replace(read_meter(meter), shift=ahead)
-            answers = {name: readings.weigh(answer) for name, answer in answers.items()}
+            answers = _weighed(answers, meter, ahead)
         samples = {name: replace(samples[name], energy=answers[name]) for name in files}
     else:
         missing.append("energy: this device tells no power, and no meter's readings were given")
     origins = Origins(where, when, conditions.threads, conditions.kind)
-    figures, lacking, notes = summarize(sizes, samples, origins)
+    figures, lacking, notes = summarize(known, samples, origins)
     return Profile(figures, (*missing, *lacking), notes, where, refused)
 
 
@@ -128,19 +128,8 @@ def describe(facts: Mapping[str, Any]) -> str:
     return ", ".join(parts)
 
 
-def _sizes(files: Mapping[str, Path]) -> dict[str, int]:
-    try:
-        return {name: path.stat().st_size for name, path in files.items()}
-    except OSError as error:
-        raise InputError(f"{error.filename}: can't be read: {error.strerror}") from None
-
-
-def _bytes_alone(sizes: Mapping[str, int], where: str, reason: str) -> Profile:
-    origins = Origins(where, "", 1, "random")
-    figures: dict[str, dict[str, Figure]]
-    figures, _, _ = summarize(sizes, {name: Samples() for name in sizes}, origins)
-    for name in figures:
-        figures[name] = {"bytes": figures[name]["bytes"]}
+def _bytes_alone(known: Mapping[str, Figure], where: str, reason: str) -> Profile:
+    figures = {name: {"bytes": figure} for name, figure in known.items()}
     return Profile(figures, (reason,), (), where, refused="it is emulated")
 
 
@@ -178,6 +167,18 @@ def _ask_all(
         name: Samples(memory[k], latency[k]["blocks"], latency[k]["killed"], latency[k]["cut"])
         for k, name in enumerate(files)
     }
+
+
+def _weighed(
+    answers: Mapping[str, dict[str, Any]], meter: Path, ahead: float
+) -> dict[str, dict[str, Any]]:
+    """What the meter's readings say of the runs; they cost no more than the joules if they fail."""
+    try:
+        readings = replace(read_meter(meter), shift=ahead)
+    except DataError as error:
+        own = {"meter": meter.name, "joules_per_inference": None, "reason": str(error)}
+        return {name: {**answer, **own} for name, answer in answers.items()}
+    return {name: readings.weigh(answer) for name, answer in answers.items()}
 
 
 def _energy(

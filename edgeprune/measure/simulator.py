@@ -12,8 +12,9 @@ import numpy as np
 from edgeprune.device.tflm import Arena, Environment, examine, find
 from edgeprune.device.tflm.reference import reference_outputs
 from edgeprune.errors import DeviceError, InputError
-from edgeprune.figure import Figure, counted, measured
+from edgeprune.figure import Figure, measured
 from edgeprune.measure.result import Profile
+from edgeprune.measure.sizes import size
 from edgeprune.profiler.formats import detect_format
 from edgeprune.profiler.inputs import random_inputs, real_inputs
 from edgeprune.profiler.machine import describe
@@ -106,7 +107,7 @@ def measure_tflm(
     found = _Found(f"{environment.name} (64 bits, reference kernels) on {describe()}")
     with (progress or Silent()).bar("measuring in TensorFlow Lite Micro", len(files)) as bar:
         for name, path in files.items():
-            found.figures[name] = {"bytes": counted(_size(path), "B", "size of the file")}
+            found.figures[name] = {"bytes": size(path)}
             if detect_format(path) == "tflite":
                 session = open_session(path, threads)
                 arrays = _samples(session, seed, inputs)
@@ -197,13 +198,6 @@ def compare(
         step = steps[name] if mine.dtype.kind == "f" else 1.0
         most = None if most is None or step is None else max(most, float(round(largest / step)))
     return Drift(values, differ, most, relative)
-
-
-def _size(path: Path) -> int:
-    try:
-        return path.stat().st_size
-    except OSError as error:
-        raise InputError(f"{path}: can't be read: {error.strerror}") from None
 
 
 def _samples(session: Session, seed: int, inputs: Path | None) -> dict[str, Array]:

@@ -125,3 +125,11 @@ def test_bad_files(web_folder: Path, tmp_path: Path) -> None:
         measure(tmp_path / "text.onnx")
     with pytest.raises(DeviceError, match="edgeprune device add web"):
         measure(chain(tmp_path / "m.onnx"), tmp_path)
+
+
+def test_weights_in_a_file_of_their_own_are_refused(web_folder: Path, tmp_path: Path) -> None:
+    path = chain(tmp_path / "model.onnx", width=32, depth=2)
+    beside = {"save_as_external_data": True, "location": "w.bin", "size_threshold": 0}
+    onnx.save(onnx.load(path), path, **beside)
+    with pytest.raises(InputError, match=r"has weights in w\.bin"):
+        measure_web({"model.onnx": path}, QUICK, folder=web_folder, engine="node")

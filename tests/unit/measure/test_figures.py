@@ -3,6 +3,7 @@ from typing import Any
 
 import pytest
 
+from edgeprune.figure import counted
 from edgeprune.measure.figures import Origins, Samples, clean_blocks, summarize
 
 ORIGINS = Origins("a desk", "2026-01-01T00:00:00+00:00", 2, "random")
@@ -24,7 +25,8 @@ def busy(*values: float, first: int = 0) -> list[dict[str, Any]]:
 
 def figures(**samples: Samples) -> tuple[Any, tuple[str, ...], tuple[str, ...]]:
     named = {name.replace("_", "."): sample for name, sample in samples.items()}
-    return summarize(dict.fromkeys(named, 10), named, ORIGINS)
+    sizes = dict.fromkeys(named, counted(10, "B", "size of the file"))
+    return summarize(sizes, named, ORIGINS)
 
 
 def memory(**changes: Any) -> dict[str, Any]:

@@ -76,3 +76,17 @@ def test_refuses_what_is_no_recording(tmp_path: Path, text: str, message: str) -
         read_meter(path)
     with pytest.raises(DataError, match="can't be read"):
         read_meter(tmp_path / "none.csv")
+
+
+def test_a_line_that_is_still_being_written_is_left_out(tmp_path: Path) -> None:
+    path = tmp_path / "meter.csv"
+    path.write_text("1,2\n2,3\n3,4\n4,")
+    assert read_meter(path).times == (1, 2, 3)
+    path.write_text("1,2\n2,3\n3,4")
+    assert read_meter(path).times == (1, 2, 3)
+
+
+def test_one_that_has_only_begun_can_be_looked_at(tmp_path: Path) -> None:
+    path = tmp_path / "meter.csv"
+    path.write_text("t,W\n")
+    assert read_meter(path, fewest=0).times == ()
