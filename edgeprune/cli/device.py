@@ -165,18 +165,24 @@ def add(
 ) -> None:
     """Give a device a name, see its host key and accept it, or set an emulated one up.
 
+    Of one that was added already, the settings that are given are changed.
+
     Here alone a new host key of ssh is ever accepted, into a file of edgeprune's own.
     """
     where = places()
     name, address = _name_and_address(words)
-    entry = Entry(
-        address=str(address),
-        python=None if python is None else tuple(shlex.split(python)) or None,
-        identity=_file(identity, "--identity"),
-        folder=folder,
-        benchmark_model=_file(benchmark_model, "--benchmark-model"),
-    )
-    _check(name, address, entry, read_devices(where))
+    devices = read_devices(where)
+    given: dict[str, Any] = {
+        "python": None if python is None else _words(python) or None,
+        "identity": _file(identity, "--identity"),
+        "folder": folder,
+        "benchmark_model": _file(benchmark_model, "--benchmark-model"),
+    }
+    entry = Entry(address=str(address), **given)
+    _check(name, address, entry, devices)
+    if name in devices:  # what isn't named anew stays
+        changes = {key: value for key, value in given.items() if value is not None}
+        entry = devices[name].model_copy(update=changes)
     named = Named(name, address, entry)
     if address.kind == "ssh":
         _accept_key(named, where, fingerprint, yes)
@@ -276,6 +282,13 @@ def _name_and_address(words: list[str]) -> tuple[str, Address]:
     name = words[0] if len(words) > 1 else made
     check_name(name, address)
     return name, address
+
+
+def _words(command: str) -> tuple[str, ...]:
+    try:
+        return tuple(shlex.split(command))
+    except ValueError as error:
+        raise InputError(f"--python: '{command}': {str(error).lower()}") from None
 
 
 def _file(path: Path | None, option: str) -> str | None:

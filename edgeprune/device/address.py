@@ -27,6 +27,7 @@ _SSH = re.compile(
 )
 _WORD = re.compile(r"[A-Za-z0-9_.%][A-Za-z0-9_.%:-]*")
 """User and host names: nothing that ssh or a shell could take for an option or a command."""
+_IPV6 = re.compile(r"[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*(%[A-Za-z0-9_.-]+)?")
 _MOST_PORT = 65535
 
 
@@ -88,8 +89,14 @@ def _ssh(text: str) -> Address:
     if match is None:
         raise InputError(f"device '{text}': should be ssh://[USER@]HOST[:PORT][/FOLDER]")
     user, host, port = match["user"], match["host"].strip("[]"), match["port"]
+    if user is not None and ":" in user:
+        raise InputError(
+            f"device 'ssh://...@{host}': takes no password, since nothing types it in; "
+            f"`ssh-copy-id {user.partition(':')[0]}@{host}` has it asked for once"
+        )
     for what, word in (("host", host), ("user", user)):
-        if word is not None and not _WORD.fullmatch(word):
+        bracketed = what == "host" and f"[{host}]" in text
+        if word is not None and not (_IPV6 if bracketed else _WORD).fullmatch(word):
             raise InputError(f"device '{text}': '{word}' can't be the name of a {what}")
     number = None
     if port:

@@ -111,7 +111,10 @@ def read_devices(places: Places) -> dict[str, Entry]:
         if not isinstance(table, dict):
             raise ConfigError(f"{path}: key '{name}' should be a table, [{name}], of one device")
         entries[name] = parse(table, Entry, f"{path}: [{name}]")
-        check_name(name, parse_address(entries[name].address))
+        try:
+            check_name(name, parse_address(entries[name].address))
+        except InputError as error:
+            raise ConfigError(f"{path}: {error}") from None
     return entries
 
 

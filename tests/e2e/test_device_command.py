@@ -98,6 +98,10 @@ def test_a_key_is_accepted_by_its_fingerprint_alone(
 
     code, out, _ = run("add", "board", server.address, *identity, *given)
     assert (code, "its host key is known already" in out) == (0, True)
+    code, _, _ = run("add", "board", server.address, "--folder", "there")
+    assert code == 0
+    changed = {**devices["board"], "folder": "there"}
+    assert tomllib.loads(places.devices.read_text()) == {"board": changed}
     code, _, err = run("add", "board", server.address, *identity, "--fingerprint", "SHA256:other")
     assert (code, "REFUSED" in err) == (3, True)
     code, _, err = run("add", "board", "ssh://elsewhere")

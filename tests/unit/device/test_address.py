@@ -65,3 +65,13 @@ def test_a_host_or_a_user_is_never_an_option(text: str) -> None:
     for word in (address.name, address.user or "x"):
         assert not word.startswith("-")
         assert not set(word) & set(" ;$`'\"\n@/")
+
+
+def test_the_loopback_of_ipv6() -> None:
+    assert parse_address("ssh://u@[::1]:2222") == Address("ssh", "::1", "u", 2222)
+
+
+def test_a_password_is_refused_and_not_repeated() -> None:
+    with pytest.raises(InputError, match="takes no password") as caught:
+        parse_address("ssh://pi:secret@board")
+    assert "secret" not in str(caught.value)
