@@ -252,6 +252,7 @@ def _run(jobs: list[Job], as_json: bool, allow_unmeasured: bool) -> int:
     from edgeprune.pipeline import compress
     from edgeprune.report import render_terminal
 
+    reach.check(job.device for job in jobs)
     reports: list[RunReport] = []
     for job in jobs:
         report = compress(job, progress())

@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from edgeprune.measure.profile import Reached
     from edgeprune.target import Target
 
-__all__ = ["DeviceOption", "of_target", "reached"]
+__all__ = ["DeviceOption", "check", "of_target", "reached"]
 
 DeviceOption = Annotated[
     str | None,
@@ -60,3 +62,36 @@ def of_target(text: str | None, target: Target) -> Reached | None:
     found = reached(usual)
     there = environment(found.places, found.named.address).exists()
     return found if there else None
+
+
+def check(devices: Iterable[Reached | None]) -> None:
+    """See that each device can be measured on, so that it isn't found out after a training.
+
+    Raises:
+        InputError: Something is missing there, or it isn't set up.
+        DeviceError: It can't be reached.
+    """
+    there = {each.named.address: each for each in devices if each is not None}
+    for at in there.values():
+        kind = at.named.address.kind
+        if kind == "ssh":
+            _check_agent(at)
+        elif kind == "emulated":
+            from edgeprune.device.open import open_agent
+
+            open_agent(at.named, at.places).close()
+        elif kind != "local":
+            from edgeprune.device.setups import describe
+
+            describe(at.named, at.places)
+
+
+def _check_agent(at: Reached) -> None:
+    from edgeprune.cli.probed import lacking
+    from edgeprune.device.open import open_agent
+    from edgeprune.errors import InputError
+
+    with open_agent(at.named, at.places) as agent:
+        missing = lacking(agent.probe(), at.named)
+    if missing:
+        raise InputError(f"{at.named.name}: {'; '.join(missing)}")

@@ -172,3 +172,13 @@ def test_full_disk_is_one_line(
     assert "Traceback" not in done.stderr
     assert "can't be written" in done.stderr.strip().splitlines()[-1]
     assert not (tmp_path / "out" / "rpi4").exists()
+
+
+def test_a_device_out_of_reach_is_told_before_the_work(
+    digits_pt2: Path, quick: Path, tmp_path: Path
+) -> None:
+    given = arguments(digits_pt2, quick, tmp_path / "out")
+    done = run(*given, "--device", "ssh://nobody@127.0.0.1:1", cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (3, "")
+    assert done.stderr.startswith("error: ssh://nobody@127.0.0.1:1: ")
+    assert not (tmp_path / "out").exists()
