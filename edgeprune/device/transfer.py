@@ -48,6 +48,10 @@ _APPEND = _ENGLISH + 'cat >>"$1"'
 _FINISH = (
     _ENGLISH
     + """
+if [ ! -e "$1" ]; then
+  there=$(sha256sum <"$2") || exit 1
+  if [ "${there%% *}" = "$3" ]; then exit 0; else exit 65; fi
+fi
 there=$(sha256sum <"$1") || exit 1
 if [ "${there%% *}" != "$3" ]; then rm -f -- "$1"; exit 65; fi
 sync -- "$1" 2>/dev/null || sync
@@ -55,6 +59,8 @@ mv -f -- "$1" "$2" || exit 1
 sync -- "${2%/*}/" 2>/dev/null || sync
 """
 )
+
+"""Where the part is gone, another upload of the same file may have been faster."""
 
 _SEND = (
     _ENGLISH
