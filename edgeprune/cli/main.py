@@ -4,7 +4,9 @@
 import errno
 import os
 import shlex
+import signal
 import sys
+import threading
 import traceback
 from collections.abc import Sequence
 from importlib import import_module
@@ -96,6 +98,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command line (``sys.argv`` where none is given); the exit code."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in given
+    _end_orderly()
     if sys.stdout is None:  # closed by who called
         sys.stdout = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115
     try:
@@ -122,6 +125,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if code == _INTERRUPTED:
         print(_interrupted(given), file=sys.stderr)
     return code if isinstance(code, int) else 0
+
+
+def _end_orderly() -> None:
+    """Let a terminal that closes, or a service that stops, do what Ctrl-C does."""
+    if threading.current_thread() is not threading.main_thread():
+        return
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is signal.SIG_DFL:  # nohup's is left as it is
+            signal.signal(number, signal.default_int_handler)
 
 
 def _forget_output() -> None:

@@ -73,6 +73,8 @@ class There:
         self._folder: str | None = None
         self._program: str | None = None
         self._put: set[str] = set()
+        self._folders: set[str] = set()
+        self._mark = f"{_USED}{secrets.token_hex(6)}"
 
     def program(self, progress: Progress | None) -> tuple[str, ...]:
         """The words after Python's that start the agent."""
@@ -96,12 +98,22 @@ class There:
         except OSError as error:
             raise InputError(f"{error.filename or path}: can't be read: {error.strerror}") from None
         folder = f"{self._home()}/{digest[:12]}" + (f"-{copy}" if copy else "")
+        self._use(folder)
         for file in (*beside, path):
             there = f"{folder}/{file.relative_to(path.parent).as_posix()}"
             if there not in self._put:
                 put(self._shell, file, there, progress)
                 self._put.add(there)
         return f"{folder}/{path.name}"
+
+    def _use(self, folder: str) -> None:
+        """Say there that this run needs ``folder``, which others with the same file share."""
+        if folder in self._folders:
+            return
+        done = self._shell.script(_USE, folder, self._mark, timeout=_QUICK)
+        if done.code:
+            raise failure(self._shell, folder, done)
+        self._folders.add(folder)
 
     @contextlib.contextmanager
     def fresh(self, path: Path) -> Iterator[str]:
@@ -122,10 +134,11 @@ class There:
         get(self._shell, there, path)
 
     def clean(self) -> None:
-        """Remove what was put there."""
-        if self._put and not self._keep:
-            deepest_first = sorted(self._put, key=lambda there: (-there.count("/"), there))
-            self._shell.script(_REMOVE, *deepest_first, timeout=_QUICK)
+        """Remove what was put there, but for what another run needs."""
+        if self._folders:
+            kept = "kept" if self._keep else ""
+            self._shell.script(_LEAVE, self._mark, kept, *sorted(self._folders), timeout=_QUICK)
+            self._folders.clear()
             self._put.clear()
 
     def _home(self) -> str:
@@ -159,6 +172,21 @@ esac
 mkdir -p -- "$folder" && cd -- "$folder" || exit 1
 if [ ! -w . ]; then echo "$folder: Permission denied" >&2; exit 1; fi
 printf '{_MARK}%s\\n' "$(pwd -P)"
+"""
+_USED = ".used-"
+_USE = """
+LC_ALL=C; export LC_ALL
+mkdir -p -- "$1" && : >"$1/$2"
+"""
+_LEAVE = f"""
+mark=$1; kept=$2; shift 2
+for folder do
+  rm -f -- "$folder/$mark"
+  [ "$kept" ] && continue
+  for other in "$folder"/{_USED}*; do [ -e "$other" ] && continue 2; done
+  rm -rf -- "$folder"
+done
+exit 0
 """
 _REMOVE = """
 for file do rm -f -- "$file"; rmdir -- "${file%/*}" 2>/dev/null; done

@@ -96,7 +96,10 @@ def test_killed_in_every_stage_it_ends_with_the_same_files(
     assert "done before the interruption" in again.stderr
 
 
-def test_interrupt_says_how_to_go_on(digits_pt2: Path, quick: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_interrupt_says_how_to_go_on(
+    digits_pt2: Path, quick: Path, tmp_path: Path, number: int
+) -> None:
     given = arguments(digits_pt2, quick, tmp_path / "out")
     with subprocess.Popen(
         command(*given), cwd=tmp_path, env=environment(), stderr=subprocess.PIPE, text=True
@@ -104,7 +107,7 @@ def test_interrupt_says_how_to_go_on(digits_pt2: Path, quick: Path, tmp_path: Pa
         assert process.stderr is not None
         for line in process.stderr:
             if line.startswith("> finetune"):
-                os.kill(process.pid, signal.SIGINT)
+                os.kill(process.pid, number)
                 break
         rest = process.stderr.read()
     assert process.returncode == 130

@@ -78,7 +78,8 @@ def files(tmp_path: Path) -> list[Path]:
 
 
 def names(folder: Path) -> list[str]:
-    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+    found = [path for path in folder.rglob("*") if path.is_file()]
+    return sorted(str(p.relative_to(folder)) for p in found if not p.name.startswith(".used-"))
 
 
 ECHO = """
@@ -97,6 +98,17 @@ def test_files_go_there_and_the_answer_names_those_here(
     assert {file["text"] for file in found} == {"the same content"}
     assert len(there) == 3
     assert names(tmp_path / "a 'device'") == [archive.name()]
+
+
+def test_the_first_to_end_leaves_the_file_that_another_needs(
+    fake: Callable[..., Agent], files: list[Path], tmp_path: Path
+) -> None:
+    with fake(ECHO) as one:
+        one.ask("memory", files[:1])
+        with fake(ECHO) as other:
+            other.ask("memory", files[:1])
+        assert one.ask("memory", files[:1])["result"]["files"][0]["text"] == "the same content"
+    assert [path.name for path in (tmp_path / "a 'device'").iterdir()] == [archive.name()]
 
 
 def test_a_file_of_the_device_is_used_where_it_is(
