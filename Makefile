@@ -43,7 +43,7 @@ demo: setup
 	$(BIN)/edgeprune demo --out $(DEMO)
 
 test: setup
-	$(BIN)/python -m pytest -q -n 2
+	$(BIN)/python -m pytest -q -n 2 --dist worksteal
 
 test-architectures: setup
 	$(BIN)/python -m pytest -q -n 2 -m slow
