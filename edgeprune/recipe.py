@@ -106,7 +106,9 @@ class ProfileOptions(Config):
     """Measuring the artifacts."""
 
     blocks: Annotated[int, Field(ge=2)] = 5
-    """Separate processes per artifact, interleaved."""
+    """Separate processes per artifact, interleaved, that nothing disturbed."""
+    max_blocks: Annotated[int, Field(ge=2)] = 30
+    """With those that make up for disturbed ones, or are needed because the others differ."""
     block_seconds: Annotated[float, Field(gt=0)] = 0.5
     min_runs: Annotated[int, Field(ge=1)] = 20
     time_limit: Annotated[float, Field(gt=0)] = 120.0

@@ -47,6 +47,15 @@ Blocks = Annotated[
     int | None,
     typer.Option("--blocks", min=2, help="Interleaved processes a file.", show_default="5"),
 ]
+MaxBlocks = Annotated[
+    int | None,
+    typer.Option(
+        "--max-blocks",
+        min=2,
+        help="With those that make up for disturbed or differing ones.",
+        show_default="30",
+    ),
+]
 BlockSeconds = Annotated[
     float | None,
     typer.Option("--block-seconds", help="Seconds of runs in each.", show_default="0.5"),
@@ -93,6 +102,7 @@ def profile(
     files: Files,
     inputs: Inputs = None,
     blocks: Blocks = None,
+    max_blocks: MaxBlocks = None,
     block_seconds: BlockSeconds = None,
     time_limit: TimeLimit = None,
     device: reach.DeviceOption = None,
@@ -117,7 +127,12 @@ def profile(
     from edgeprune.measure.profile import profile as measure
     from edgeprune.measure.result import Conditions
 
-    changes = {"blocks": blocks, "block_seconds": block_seconds, "time_limit": time_limit}
+    changes = {
+        "blocks": blocks,
+        "max_blocks": max_blocks,
+        "block_seconds": block_seconds,
+        "time_limit": time_limit,
+    }
     given = {name: value for name, value in changes.items() if value is not None}
     limits = Budgets(latency=max_latency, memory=max_memory)
     judged = None if target is None else find_target(target)

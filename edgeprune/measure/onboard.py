@@ -22,7 +22,6 @@ __all__ = ["Asks", "describe", "measure_onboard"]
 
 MEMORY_REPEATS = 3
 ENERGY_SECONDS = 5.0
-_MOST_BLOCKS = 30
 _EMULATED = "latency, memory: this device is emulated ({by}), so neither is evidence of a real one"
 
 
@@ -157,7 +156,7 @@ def _ask_all(
             blocks=options.blocks,
             block_seconds=options.block_seconds,
             min_runs=options.min_runs,
-            max_blocks=max(_MOST_BLOCKS, 2 * options.blocks),
+            max_blocks=max(options.blocks, options.max_blocks),
             time_limit=limit,
         ),
         progress=progress,

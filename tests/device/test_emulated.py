@@ -36,7 +36,7 @@ pytestmark = pytest.mark.device
 CLOSE = 1e-5
 """Of fp32 outputs there and here: sums in another order."""
 BOARD = "Raspberry Pi 4 Model B"
-QUICK = ProfileOptions(blocks=2, block_seconds=0.02, min_runs=3)
+QUICK = ProfileOptions(blocks=2, max_blocks=2, block_seconds=0.02, min_runs=3)
 PATIENT = ProfileOptions(time_limit=900)
 
 
@@ -53,7 +53,7 @@ def compressed(digits_pt2: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
     """The digits network as the demo compresses it for a Raspberry Pi 4: int8."""
     folder = tmp_path_factory.mktemp("compressed")
     (folder / "quick.toml").write_text(
-        "[profile]\nblocks = 2\nblock_seconds = 0.02\nmin_runs = 3\n"
+        "[profile]\nblocks = 2\nmax_blocks = 2\nblock_seconds = 0.02\nmin_runs = 3\n"
     )
     words = ["compress", str(digits_pt2), "--target", "rpi4", "--data", "digits", "--ratio", "0.5"]
     quick = ["--recipe", str(folder / "quick.toml"), "--epochs", "2", "--max-drop", "100"]

@@ -22,6 +22,7 @@ ROOT = Path(__file__).parents[2]
 QUICK = """
 [profile]
 blocks = 2
+max_blocks = 2
 block_seconds = 0.02
 min_runs = 3
 """

@@ -51,7 +51,7 @@ def test_stage_after_stage_from_file_to_file(
 
     capsys.readouterr()
     files = [str(artifacts / name) for name in ("model.onnx", "model.tflite")]
-    quick = ("--blocks", "2", "--block-seconds", "0.02", "--json")
+    quick = ("--blocks", "2", "--max-blocks", "2", "--block-seconds", "0.02", "--json")
     assert main(["profile", *files, *quick]) == 0
     found = json.loads(capsys.readouterr().out)["files"]
     assert set(found) == {"model.onnx", "model.tflite"}

@@ -42,7 +42,7 @@ def full(digits_pt2: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One whole run that several tests look at; its folder."""
     folder = tmp_path_factory.mktemp("full")
     recipe = folder / "quick.toml"
-    recipe.write_text("[profile]\nblocks = 2\nblock_seconds = 0.02\nmin_runs = 3\n")
+    recipe.write_text("[profile]\nblocks = 2\nmax_blocks = 2\nblock_seconds = 0.02\nmin_runs = 3\n")
     options = ("--data", "digits", "--allow-unmeasured", "--max-drop", "100", "--epochs", "4")
     assert compress(digits_pt2, recipe, *options, "--ratio", "0.5", "--batch-size", "32") == 0
     return folder
