@@ -86,7 +86,9 @@ def test_a_lock_left_behind_is_broken_in_time(tmp_path: Path) -> None:
     assert is_tidy(tmp_path / "board")
 
 
-@pytest.mark.parametrize("lock", [text(1), "somebody else's", text(-1e6)])
+@pytest.mark.parametrize(
+    "lock", [text(1), "somebody else's", text(-1e6)], ids=["new", "other", "ahead"]
+)
 def test_any_lock_is_broken_by_force(tmp_path: Path, lock: str) -> None:
     folder = tmp_path / "board"
     hold(folder, lock)
