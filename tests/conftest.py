@@ -2,11 +2,15 @@
 """The one switch of the golden files: ``pytest --regen-golden`` writes them anew."""
 
 import difflib
+import os
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+# A terminal of 80 columns, which pytest-xdist pretends in its workers, folds what a test looks for.
+os.environ.pop("COLUMNS", None)
 
 GOLDEN = Path(__file__).parent / "golden"
 

@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -24,12 +24,18 @@ __all__ = ["PlainProgress", "TerminalProgress", "page", "progress"]
 
 _SECONDS_BETWEEN_LINES = 10.0
 _PAGE = 120
+_WIDEST = 10_000
 
 
-def page() -> Console:
-    """Standard output: as wide as the terminal; 120 columns where there is none."""
-    known = sys.stdout.isatty() or "COLUMNS" in os.environ
-    return Console(highlight=False, width=None if known else _PAGE)
+def page(whole: RenderableType | None = None) -> Console:
+    """Standard output: as wide as the terminal; 120 columns where there is none.
+
+    ``whole`` isn't folded then however wide it is: a program may look for a name in it.
+    """
+    if sys.stdout.isatty() or "COLUMNS" in os.environ:
+        return Console(highlight=False)
+    needed = 0 if whole is None else Console(width=_WIDEST).measure(whole).maximum
+    return Console(highlight=False, width=max(_PAGE, needed))
 
 
 def progress() -> Shown:

@@ -39,7 +39,7 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[str]], left: int = 1) 
     for row in rows:
         # Text, not strings, in which rich would take brackets for its markup
         shown.add_row(*map(Text, row))
-    page().print(shown)
+    page(shown).print(shown)
 
 
 def lines(texts: Iterable[str]) -> None:

@@ -3,7 +3,7 @@ import sys
 
 import pytest
 
-from edgeprune.cli import console
+from edgeprune.cli import console, show
 from edgeprune.cli.console import PlainProgress, TerminalProgress, progress
 
 
@@ -63,3 +63,9 @@ def test_a_page_is_wide_where_there_is_no_terminal(monkeypatch: pytest.MonkeyPat
     assert console.page().width == 120
     monkeypatch.setenv("COLUMNS", "60")
     assert console.page().width == 60
+
+
+def test_a_table_for_a_program_is_never_folded(capsys: pytest.CaptureFixture[str]) -> None:
+    name = "a-name-of-a-device-" * 20
+    show.table(("name", "size"), [(name, "1 B")])
+    assert name in capsys.readouterr().out
