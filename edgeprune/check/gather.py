@@ -110,10 +110,12 @@ class _Finder:
             whole = self._here / given
             for path in found_in(whole, told(whole, self._here)):
                 where = path.resolve()
-                if where in seen:
+                whole_result = where.parent / MANIFEST  # a file of a result stands for all of it
+                key = whole_result if whole_result in owned else where
+                if key in seen:
                     continue
-                seen.add(where)
-                yield from owned.get(where) or self._foreign(path)
+                seen.add(key)
+                yield from owned.get(key) or self._foreign(path)
 
     def _of_model(self, name: str, key: str) -> Iterator[Case]:
         project = self._project

@@ -313,6 +313,8 @@ def test_the_projects_limits_hold_for_a_path_of_the_project(
     assert code == 0
     assert by_rule(report)["budget/size"]["limit"] == 20_000
     assert by_rule(report)["budget/size"]["model"] == "net"
+    # one file of a result, as a commit hook names it, stands for the whole
+    assert found(capsys, "out/net/rpi4/model.onnx")[1]["judged"] == report["judged"]
     code, report = found(capsys, "out", "--max-size", "10kB")
     assert code == 1
     assert by_rule(report)["budget/size"]["place"] is None
