@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import BinaryIO, Self
 
-from edgeprune.device.shell import Done, Tell
+from edgeprune.device.shell import Done, Shell, Tell
 from edgeprune.errors import DeviceError
 
 __all__ = ["LocalShell", "execute"]
@@ -24,7 +24,7 @@ _GRACE = 2.0
 _TICK = 0.5
 
 
-class LocalShell:
+class LocalShell(Shell):
     """Programs of this machine.
 
     Args:
@@ -77,20 +77,6 @@ class LocalShell:
         except (FileNotFoundError, PermissionError) as error:
             return Done(127, b"", f"{words[0]}: {error.strerror}")
         return done
-
-    def script(
-        self,
-        text: str,
-        *arguments: str,
-        stdin: bytes | BinaryIO | None = None,
-        timeout: float | None = None,
-    ) -> Done:
-        """Run a constant ``sh`` text.
-
-        Raises:
-            DeviceError: Time is over.
-        """
-        return self.run(("sh", "-c", text, "sh", *arguments), stdin=stdin, timeout=timeout)
 
     def close(self) -> None:
         """Nothing is held open."""

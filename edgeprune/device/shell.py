@@ -66,7 +66,7 @@ class Shell(Protocol):
         Raises:
             DeviceError: As ``run`` does.
         """
-        ...
+        return self.run(("sh", "-c", text, "sh", *arguments), stdin=stdin, timeout=timeout)
 
     def close(self) -> None:
         """Give up the connection, if there is one."""

@@ -13,7 +13,7 @@ from typing import BinaryIO
 
 from edgeprune.device.address import Address
 from edgeprune.device.local import execute
-from edgeprune.device.shell import Done, Tell
+from edgeprune.device.shell import Done, Shell, Tell
 from edgeprune.device.ssh_command import (
     SshOptions,
     base_words,
@@ -57,7 +57,7 @@ exit 0
 """
 
 
-class SshShell:
+class SshShell(Shell):
     """A device behind ssh.
 
     The connection is made by the first command and made anew after it broke; ``close`` ends it.
@@ -109,20 +109,6 @@ class SshShell:
         if done.code and not heard.began:
             raise DeviceError(f"{self.name}: {_never_began(done)}")
         return Done(_code(done.code), _without_greeting(done.out), _without_group(done.err))
-
-    def script(
-        self,
-        text: str,
-        *arguments: str,
-        stdin: bytes | BinaryIO | None = None,
-        timeout: float | None = None,
-    ) -> Done:
-        """Run a constant ``sh`` text there.
-
-        Raises:
-            DeviceError: As ``run``.
-        """
-        return self.run(("sh", "-c", text, "sh", *arguments), stdin=stdin, timeout=timeout)
 
     def close(self) -> None:
         """End the connection."""

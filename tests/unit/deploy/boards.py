@@ -131,7 +131,7 @@ def _die_at(point: int, folder: Path, what: Release, shell: Shell, keep: int) ->
     bring(folder, what, shell=Watched(shell, die), keep=keep)
 
 
-class Watched:
+class Watched(Shell):
     """A shell that calls ``before`` and ``after`` around each command, with its number."""
 
     def __init__(
@@ -161,15 +161,6 @@ class Watched:
         done = self._shell.run(words, stdin=stdin, timeout=timeout, tell=tell)
         self._after(number, words)
         return done
-
-    def script(
-        self,
-        text: str,
-        *arguments: str,
-        stdin: bytes | BinaryIO | None = None,
-        timeout: float | None = None,
-    ) -> Done:
-        return self.run(("sh", "-c", text, "sh", *arguments), stdin=stdin, timeout=timeout)
 
     def close(self) -> None:
         self._shell.close()
