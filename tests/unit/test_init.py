@@ -148,10 +148,12 @@ def asked(answers: list[str], *arguments: str) -> tuple[int, str]:
         env={**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "200", "TERM": "dumb"},
     )  # fmt: skip
     os.close(its)
-    shown, left, seen, end = "", list(answers), 0, time.monotonic() + 60
+    shown, left, seen, typed, end = "", list(answers), 0, "", time.monotonic() + 60
     try:
         while time.monotonic() < end:
             if not select.select([terminal], [], [], 1)[0]:
+                if typed in ("\x03", "\x04"):  # a signal is missed just before Python waits
+                    os.write(terminal, typed.encode())
                 continue
             try:
                 part = os.read(terminal, 4096)
@@ -160,7 +162,8 @@ def asked(answers: list[str], *arguments: str) -> tuple[int, str]:
             shown += part.decode()
             if left and shown.endswith(": ") and len(shown) > seen:
                 seen = len(shown)
-                os.write(terminal, left.pop(0).encode())
+                typed = left.pop(0)
+                os.write(terminal, typed.encode())
         code = running.wait(timeout=60)
     finally:
         running.kill()
