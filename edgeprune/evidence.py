@@ -50,10 +50,11 @@ def measure(job: Job, run: Run, yardstick: Step, final: Step) -> Measured:
     """
     dense = {f"dense{path.suffix}": path for path in yardstick.files().values()}
     files = dense | final.files()
-    found = _profile(job, run, files, here()) if job.profile else _sizes(files)
+    inputs = _sample(run) if job.profile else None
+    found = _profile(job, run, files, here(), inputs) if job.profile else _sizes(files)
     device = None
     if job.profile and job.device is not None:
-        device = _profile(job, run, files, job.device)
+        device = _profile(job, run, files, job.device, inputs)
     if run.judge is not None:
         for artifact in final.report.artifacts:
             run.context.progress.say(f"> evaluate {artifact.file}")
@@ -149,14 +150,21 @@ def _device_report(device: Profile | None) -> DeviceReport | None:
     )
 
 
-def _profile(job: Job, run: Run, files: Mapping[str, Path], at: Reached) -> Profile:
-    """Measure on a device, on a sample of the data where there is some."""
+def _sample(run: Run) -> Path | None:
+    """One evaluation sample as an ``.npz``, where there is data."""
+    if run.context.data is None:
+        return None
+    path = (run.work.folder / "inputs.npz").absolute()
+    sample = next(run.context.data.evaluation(1)).inputs
+    np.savez(path, *(tensor.numpy() for tensor in sample))
+    return path
+
+
+def _profile(
+    job: Job, run: Run, files: Mapping[str, Path], at: Reached, inputs: Path | None
+) -> Profile:
+    """Measure on a device; ``None`` for ``inputs`` is random ones."""
     run.context.progress.say(f"> profile on {at.named.name}")
-    inputs = None
-    if run.context.data is not None:
-        inputs = (run.work.folder / "inputs.npz").absolute()
-        sample = next(run.context.data.evaluation(1)).inputs
-        np.savez(inputs, *(tensor.numpy() for tensor in sample))
     local = at.named.address.kind == "local"
     threads = min(job.target.threads, job.threads) if local else job.target.threads
     return profile(
