@@ -21,6 +21,7 @@ from edgeprune.report.schema import StageReport
 from edgeprune.step import weigh
 from edgeprune.toml import Config
 from edgeprune.workspace import staged
+from edgeprune.writing import check_place
 
 __all__ = ["export_files", "run_stage"]
 
@@ -36,7 +37,7 @@ def run_stage(
     Raises:
         InputError: The model, the data, an option or the output can't be used.
     """
-    _refuse(task.output, task.overwrite)
+    check_place(task.output, overwrite=task.overwrite, parents=True)
     with staged(task.output) as folder:
         before, context = _open(task, folder, progress)
         require_float(before, task.source)
@@ -60,7 +61,7 @@ def export_files(task: Task, options: ExportOptions, progress: Progress) -> Stag
     if not task.output.name:
         raise OutputError(f"{task.output}: name a folder of its own for the artifacts")
     for form in options.formats or task.target.formats:
-        _refuse(task.output / f"model.{form}", task.overwrite)
+        check_place(task.output / f"model.{form}", overwrite=task.overwrite, parents=True)
     with staged(task.output) as folder:
         model, context = _open(task, folder, progress)
         _, report = export(model, options, context)
@@ -84,10 +85,3 @@ def _open(task: Task, folder: Path, progress: Progress) -> tuple[Model, Context]
     teacher = None if task.teacher is None else load_model(task.teacher, data).model
     context = Context(task.target, folder, data, teacher, task.seed, task.threads, progress)
     return opened.model, context
-
-
-def _refuse(path: Path, overwrite: bool) -> None:
-    if path.is_dir():
-        raise OutputError(f"{path}: is a folder; name a file")
-    if path.exists() and not overwrite:
-        raise OutputError(f"{path}: is there already; --overwrite replaces it")

@@ -28,7 +28,8 @@ from edgeprune.device.settings import (
     write_devices,
 )
 from edgeprune.device.setups import SET_UP, describe, set_up
-from edgeprune.errors import DeviceError, InputError, OutputError
+from edgeprune.errors import DeviceError, InputError
+from edgeprune.writing import check_place, save
 
 __all__ = ["app"]
 
@@ -255,17 +256,9 @@ def agent(
     overwrite: opt.OverwriteOption = False,
 ) -> None:
     """Write the agent, one file that Python 3.8 and newer run, to carry it to a device yourself."""
-    if out.is_dir():
-        raise OutputError(f"{out}: is a folder; name the file")
-    if out.exists() and not overwrite:
-        raise OutputError(f"{out}: exists already; --overwrite replaces it")
+    check_place(out, overwrite=overwrite)
     content = archive.build()
-    part = out.with_name(f"{out.name}.part")
-    try:
-        part.write_bytes(content)
-        part.replace(out)
-    except OSError as error:
-        raise OutputError(f"{out}: can't be written: {error.strerror}") from None
+    save(out, [content])
     typer.echo(f"{out}: {len(content):,} B")
 
 

@@ -10,7 +10,6 @@ import typer
 
 from edgeprune.cli import options as opt
 from edgeprune.cli import show
-from edgeprune.cli.saved import check_place, save
 from edgeprune.errors import InputError
 from edgeprune.history import History, Series, page, read_history, series
 from edgeprune.history.page import columns
@@ -19,6 +18,7 @@ from edgeprune.history.series import Row
 from edgeprune.project import LOCK, find_project
 from edgeprune.report.check import plot
 from edgeprune.report.text import ABSENT, plain, spread
+from edgeprune.writing import check_place, save
 
 __all__ = ["add_to"]
 

@@ -12,12 +12,12 @@ import typer
 
 from edgeprune import starter
 from edgeprune.cli import options as opt
-from edgeprune.cli.saved import check_place, save
 from edgeprune.errors import InputError, OutputError
 from edgeprune.project import NAMES, find_project
 from edgeprune.report.text import plain
 from edgeprune.target import Budgets, find_target, list_targets
 from edgeprune.toml import parse
+from edgeprune.writing import check_place, save
 
 __all__ = ["add_to"]
 
@@ -155,7 +155,7 @@ def _place(*, pyproject: bool, overwrite: bool) -> Path:
     """Where the text goes; two project files in one folder would hide one another."""
     own, shared = map(Path, NAMES)
     if not pyproject:
-        check_place(own, (), overwrite=overwrite)
+        check_place(own, overwrite=overwrite)
         found = None
         with suppress(InputError):  # what is wrong with a file above is `check`'s to tell
             found = find_project(Path())

@@ -14,9 +14,10 @@ import typer
 from edgeprune.cli import asked, show
 from edgeprune.cli import options as opt
 from edgeprune.cli.console import page, progress
-from edgeprune.report import drawing
+from edgeprune.report.drawing import svg as draw
 from edgeprune.report.text import count, plain
 from edgeprune.units import format_bytes
+from edgeprune.writing import check_place, save
 
 if TYPE_CHECKING:
     from edgeprune.anatomy import Anatomy
@@ -81,7 +82,7 @@ def inspect(
     Layers with shapes, MACs and bytes; channel groups; what is frozen and why. Only --svg writes.
     """
     if svg is not None:
-        drawing.check_place(svg, overwrite=overwrite)
+        check_place(svg, (".svg",), overwrite=overwrite, rule="the drawing is an SVG file")
     source = asked.source(model, arch, input_shape, trust_pickle)
     asked.use_threads(None)
     from edgeprune.anatomy import dissect
@@ -109,7 +110,7 @@ def _draw(model: Model, found: Anatomy, name: str, path: Path, *, quiet: bool) -
         f"channel groups: {len(found.groups)}"
     )
     drawn = sketch(model, found.analysis, title)
-    drawing.save(drawing.svg(drawn), path)
+    save(path, draw(drawn))
     if not quiet:
         typer.echo(f"{path}: boxes: {len(drawn.boxes)}, channel groups: {len(found.groups)}")
 

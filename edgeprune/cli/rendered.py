@@ -14,11 +14,11 @@ import typer
 from pydantic import ValidationError
 
 from edgeprune.cli import options as opt
-from edgeprune.cli.saved import check_place, save
 from edgeprune.errors import InputError
 from edgeprune.gate.judged import CheckReport
 from edgeprune.report.check import Form, render
 from edgeprune.report.check import badge as draw
+from edgeprune.writing import check_place, save
 
 __all__ = ["add_to"]
 
@@ -103,7 +103,7 @@ def render_(
 ) -> None:
     """Print the report of a check in another form; the exit code is 0 whatever its verdict is."""
     if output is not None:
-        check_place(output, (), overwrite=overwrite)
+        check_place(output, overwrite=overwrite)
     report = _read(check)
     _put(render(report if base is None else _moved(report, base), form), output)
 

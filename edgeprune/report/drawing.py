@@ -8,18 +8,14 @@ that colour is never the only key. No script, no font and no style from anywhere
 from __future__ import annotations
 
 from colorsys import hls_to_rgb
-from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 from xml.sax.saxutils import escape
 
-from edgeprune.errors import OutputError
 from edgeprune.report.layout import Layout, Spot, arrange
 from edgeprune.report.text import ABSENT, count, plain
-from edgeprune.workspace import write
 
-__all__ = ["Box", "Drawing", "Entry", "check_place", "colour", "save", "svg"]
+__all__ = ["Box", "Drawing", "Entry", "colour", "svg"]
 
 _SAFE = ("#0072b2", "#e69f00", "#009e73", "#d55e00", "#56b4e9", "#cc79a7")
 """Told apart by all eyes: Okabe and Ito (2008), without black and yellow."""
@@ -106,40 +102,6 @@ def colour(group: int) -> str:
     rest = group - len(_SAFE)
     hue = (20 + rest * _GOLDEN_ANGLE) % 360 / 360
     return _hex(hls_to_rgb(hue, _LIGHT[rest % len(_LIGHT)], 0.62))
-
-
-def check_place(path: Path, *, overwrite: bool) -> None:
-    """See that a picture can go to ``path``, before any work is done for it.
-
-    Raises:
-        OutputError: It is no .svg, a folder, there already, or in a folder that isn't there.
-    """
-    try:
-        path.exists()
-    except OSError as error:  # a name that is too long
-        raise OutputError(f"{path}: can't be written: {error.strerror}") from None
-    if path.is_dir():
-        raise OutputError(f"{path}: is a folder; name a file")
-    if path.suffix.lower() != ".svg":
-        raise OutputError(f"{path}: the drawing is an SVG file; name it {path.name}.svg")
-    if path.exists() and not overwrite:
-        raise OutputError(f"{path}: is there already; --overwrite replaces it")
-    if not path.parent.is_dir():
-        raise OutputError(f"{path}: there is no folder {path.parent}")
-
-
-def save(text: str, path: Path) -> None:
-    """Write a picture; ``path`` is there whole or as it was.
-
-    Raises:
-        OutputError: It can't be written.
-    """
-    try:
-        write(path, text)
-    except OSError as error:
-        with suppress(OSError):
-            path.with_name(path.name + ".part").unlink()
-        raise OutputError(f"{path}: can't be written: {error.strerror}") from None
 
 
 def _text(value: str) -> str:

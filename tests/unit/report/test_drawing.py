@@ -2,13 +2,11 @@
 """The picture of a graph: well-formed, whole, readable, the same each time."""
 
 from itertools import pairwise
-from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
 
-from edgeprune.errors import OutputError
-from edgeprune.report.drawing import Box, Drawing, Entry, check_place, colour, save, svg
+from edgeprune.report.drawing import Box, Drawing, Entry, colour, svg
 
 SVG = "{http://www.w3.org/2000/svg}"
 NASTY = "<script>alert('x')</script> & \"quotes\" \x1b[31m ]]> \ufffe"
@@ -148,22 +146,3 @@ def test_numbers_can_be_read_on_their_colours() -> None:
         assert (
             contrast(rect.attrib["fill"], number.attrib["fill"].replace("black", "#000000")) > 4.5
         )
-
-
-def test_a_name_that_is_too_long_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(OutputError, match="can't be written"):
-        check_place(tmp_path / ("y" * 300 + ".svg"), overwrite=False)
-
-
-def test_a_place_is_checked_before_the_work(tmp_path: Path) -> None:
-    check_place(tmp_path / "new.svg", overwrite=False)
-    (tmp_path / "old.svg").write_text("")
-    check_place(tmp_path / "old.svg", overwrite=True)
-    with pytest.raises(OutputError, match="overwrite"):
-        check_place(tmp_path / "old.svg", overwrite=False)
-
-
-def test_a_picture_that_cannot_be_written_leaves_nothing(tmp_path: Path) -> None:
-    with pytest.raises(OutputError, match=r"can't be written"):
-        save("<svg/>", tmp_path / ("n" * 300 + ".svg"))
-    assert list(tmp_path.iterdir()) == []
