@@ -4,11 +4,10 @@
 import hashlib
 import io
 import json
-import os
 import pickle
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,8 +18,9 @@ import torch
 from edgeprune.errors import OutputError
 from edgeprune.finetune.loop import Totals
 from edgeprune.finetune.state import State
+from edgeprune.writing import write
 
-__all__ = ["Best", "Checkpoint", "deferred_interrupt", "load", "run_key", "save"]
+__all__ = ["Best", "Checkpoint", "deferred_interrupt", "fetch", "load", "run_key", "save", "store"]
 
 _FORMAT = 1
 _DIGEST = hashlib.sha256().digest_size
@@ -64,25 +64,38 @@ def save(path: Path, checkpoint: Checkpoint, key: str) -> None:
     Raises:
         OutputError: The folder can't be written.
     """
-    buffer = io.BytesIO()
     best = checkpoint.best and vars(checkpoint.best)
     sums = vars(checkpoint.sums)
-    torch.save({"key": key, **vars(checkpoint), "best": best, "sums": sums}, buffer)
-    partial = path.with_name(path.name + ".partial")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with partial.open("wb") as file:
-            file.write(hashlib.sha256(buffer.getbuffer()).digest())
-            file.write(buffer.getbuffer())
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    except OSError as error:
-        raise OutputError(f"{path}: can't write the checkpoint: {error.strerror}") from None
+    store(path, {**vars(checkpoint), "best": best, "sums": sums}, key)
 
 
 def load(path: Path, key: str) -> tuple[Checkpoint | None, str | None]:
     """The checkpoint at ``path``, or ``None`` and why it isn't used; no file gives neither."""
+    found, why_not = fetch(path, key)
+    if found is None:
+        return None, why_not
+    best, sums = found.pop("best"), Totals(**found.pop("sums"))
+    return Checkpoint(**found, sums=sums, best=best and Best(**best)), None
+
+
+def store(path: Path, content: Mapping[str, Any], key: str) -> None:
+    """Write tensors, numbers, texts and containers of them as the state of the run ``key``.
+
+    Raises:
+        OutputError: The folder can't be written.
+    """
+    buffer = io.BytesIO()
+    torch.save({"key": key, **content}, buffer)
+    body = buffer.getbuffer()
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write(path, [hashlib.sha256(body).digest(), body])
+    except OSError as error:
+        raise OutputError(f"{path}: can't write the checkpoint: {error.strerror}") from None
+
+
+def fetch(path: Path, key: str) -> tuple[dict[str, Any] | None, str | None]:
+    """What ``store`` wrote for the run ``key``, or ``None`` and why not; no file gives neither."""
     try:
         content = path.read_bytes()
     except FileNotFoundError:
@@ -94,13 +107,12 @@ def load(path: Path, key: str) -> tuple[Checkpoint | None, str | None]:
     if hashlib.sha256(body).digest() != content[:_DIGEST]:
         return None, f"{path.name} is damaged: started anew"
     try:
-        found = torch.load(io.BytesIO(body), map_location="cpu", weights_only=True)
+        found: dict[str, Any] = torch.load(io.BytesIO(body), map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
         return None, f"{path.name} holds more than tensors and numbers: started anew"
     if found.pop("key") != key:
         return None, f"{path.name} belongs to another run: started anew"
-    best, sums = found.pop("best"), Totals(**found.pop("sums"))
-    return Checkpoint(**found, sums=sums, best=best and Best(**best)), None
+    return found, None
 
 
 @contextmanager
