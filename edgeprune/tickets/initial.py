@@ -1,0 +1,96 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Newly drawn weights for a captured network, which has no layer classes to draw them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+from torch.fx import Node
+
+from edgeprune.finetune import read_state
+from edgeprune.mask import Network, look
+from edgeprune.model import Model
+
+__all__ = ["fresh_state"]
+
+
+def fresh_state(model: Model, seed: int) -> dict[str, Tensor]:
+    """Parameters and buffers as if the network had just been built.
+
+    Weights that multiply are uniform within 1/sqrt(fan_in), which is what torch's own layers draw
+    (Kaiming uniform with a = sqrt(5)), and so are their biases; norms begin with scale 1, shift 0,
+    mean 0 and variance 1; other parameters (tables of embeddings, class tokens, positions) are
+    normal with the standard deviation that they have now.
+
+    Args:
+        model: Its weights aren't changed.
+        seed: Of the draws; each parameter has a stream of its own, so that one more or less
+            doesn't change the others.
+
+    Returns:
+        By name, as ``finetune.read_state`` gives them and ``write_state`` takes them.
+    """
+    network, state = look(model), read_state(model.module())
+    fans = _fans(model, network)
+    scales = _norms(model)
+    fresh: dict[str, Tensor] = {}
+    for name, value in state.items():
+        drawn = torch.Generator().manual_seed(_stream(seed, name))
+        if name in scales:
+            fresh[name] = torch.full_like(value, scales[name])
+        elif name in fans:
+            bound = 1 / math.sqrt(fans[name])
+            fresh[name] = torch.empty_like(value).uniform_(-bound, bound, generator=drawn)
+        elif name in model.program.graph_signature.parameters and value.is_floating_point():
+            spread = float(value.std()) if value.numel() > 1 else 0.0
+            fresh[name] = torch.empty_like(value).normal_(0, spread or 0.02, generator=drawn)
+        else:
+            fresh[name] = value
+    return fresh
+
+
+def _fans(model: Model, network: Network) -> dict[str, int]:
+    """Inputs of each output, by name of a weight or of the bias that is added to it."""
+    fans: dict[str, int] = {}
+    names = model.program.graph_signature.inputs_to_parameters
+    nodes = {node.name: node for node in model.program.graph.nodes}
+    for layer in network.layers:
+        fan = max(1, layer.size // layer.shape[layer.out_dim])
+        fans[layer.name] = fan
+        for node in layer.nodes:
+            for operand in nodes[node].all_input_nodes:
+                name = names.get(operand.name)
+                if name is not None and len(_shape(operand)) == 1:
+                    fans[name] = fan
+    return fans
+
+
+def _norms(model: Model) -> Mapping[str, float]:
+    """What each parameter and buffer of a norm begins with, by name."""
+    signature = model.program.graph_signature
+    names = {**signature.inputs_to_parameters, **signature.inputs_to_buffers}
+    begins: dict[str, float] = {}
+    for node in model.program.graph.nodes:
+        if not isinstance(node.target, torch._ops.OpOverload) or "norm" not in str(node.target):
+            continue
+        given = dict(zip((a.name for a in node.target._schema.arguments), node.args, strict=False))
+        for role, operand in {**given, **node.kwargs}.items():
+            if isinstance(operand, Node) and operand.name in names:
+                one = role in ("weight", "running_var")
+                begins[names[operand.name]] = 1.0 if one else 0.0
+    counters = {n for n in signature.buffers if n.endswith("num_batches_tracked")}
+    return begins | dict.fromkeys(counters, 0.0)
+
+
+def _shape(node: Node) -> tuple[int, ...]:
+    value = node.meta.get("val")
+    return tuple(value.shape) if isinstance(value, Tensor) else ()
+
+
+def _stream(seed: int, name: str) -> int:
+    import hashlib
+
+    return int.from_bytes(hashlib.sha256(f"{seed}:{name}".encode()).digest()[:4])

@@ -1,0 +1,120 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a method costs: operations as they are done here, and as sparse hardware would do them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+from edgeprune.mask import Mask, Network
+
+__all__ = ["Ledger"]
+
+_BACKWARD = 2
+"""Passes over the multiply-accumulates that a gradient costs: one for the inputs, one for the
+weights; the convention of Evci et al. 2020 (RigL), appendix H."""
+
+
+@dataclass
+class Ledger:
+    """Costs added up. An operation is a multiplication or an addition: two make a MAC.
+
+    ``dense`` counts what this machine does, zeros included; ``sparse`` leaves out what has a zero
+    weight for an operand, or a masked gradient for a result. Norms, activations and the optimizer
+    aren't counted.
+    """
+
+    network: Network
+    dense: float = 0.0
+    """FLOPs."""
+    sparse: float = 0.0
+    """FLOPs."""
+    steps: int = 0
+    """Updates of the weights."""
+    samples: int = 0
+    """That those saw."""
+    seconds: float = 0.0
+    peak_bytes: int | None = None
+    """The most memory that the process held while a clock ran; absent where no system says it."""
+
+    def forward(self, samples: int, mask: Mask | None = None) -> None:
+        """Count samples that were only looked at."""
+        self.dense += 2.0 * samples * self.network.macs
+        self.sparse += 2.0 * samples * self.kept_macs(mask)
+
+    def gradient(
+        self, samples: int, mask: Mask | None = None, *, dense_weights: bool = False
+    ) -> None:
+        """Count one forward and one backward pass.
+
+        Args:
+            samples: In the batch.
+            mask: In force; ``None``: none.
+            dense_weights: The gradients of masked weights are needed too, as growing does.
+        """
+        kept, whole = self.kept_macs(mask), self.network.macs
+        self.dense += 2.0 * samples * (1 + _BACKWARD) * whole
+        self.sparse += 2.0 * samples * (2 * kept + (whole if dense_weights else kept))
+
+    def step(self, samples: int, mask: Mask | None = None, *, dense_weights: bool = False) -> None:
+        """Count an update of the weights: a gradient, a step and its samples."""
+        self.gradient(samples, mask, dense_weights=dense_weights)
+        self.steps += 1
+        self.samples += samples
+
+    def kept_macs(self, mask: Mask | None) -> float:
+        """Multiply-accumulates of one sample whose weight lives."""
+        if mask is None:
+            return float(self.network.macs)
+        densities = mask.densities
+        return self.network.fixed + sum(
+            layer.macs * densities.get(layer.name, 1.0) for layer in self.network.layers
+        )
+
+    @contextmanager
+    def clock(self) -> Iterator[None]:
+        """Add the seconds of what is done inside, and watch the memory."""
+        _reset_peak()
+        start = perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds += perf_counter() - start
+            peak = _peak()
+            if peak is not None:
+                self.peak_bytes = max(peak, self.peak_bytes or 0)
+
+    def relative(self, samples: int) -> tuple[float, float]:
+        """``dense`` and ``sparse`` as multiples of one dense training on so many samples."""
+        whole = 2.0 * samples * (1 + _BACKWARD) * self.network.macs
+        return self.dense / whole, self.sparse / whole
+
+    def state(self) -> dict[str, Any]:
+        """The sums, for a checkpoint."""
+        return {n: v for n, v in asdict(self).items() if n != "network"}
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Go on from such sums."""
+        for name, value in state.items():
+            setattr(self, name, value)
+
+
+def _reset_peak() -> None:
+    """Let Linux begin its high-water mark anew; elsewhere it stays that of the whole process."""
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+    except OSError:
+        return
+
+
+def _peak() -> int | None:
+    try:
+        lines = Path("/proc/self/status").read_text().splitlines()
+    except OSError:
+        return None
+    kilobytes = [line.split()[1] for line in lines if line.startswith("VmHWM:")]
+    return int(kilobytes[0]) * 1024 if kilobytes else None
