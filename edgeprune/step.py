@@ -17,7 +17,8 @@ from edgeprune.figure import Figure, counted
 from edgeprune.model import Model, parameters, read, runner, save, state_bytes
 from edgeprune.report.schema import StageReport
 from edgeprune.toml import Config
-from edgeprune.workspace import Workspace, chain, write
+from edgeprune.workspace import Workspace, chain
+from edgeprune.writing import write
 
 __all__ = ["Run", "Step", "weigh"]
 

@@ -22,8 +22,9 @@ from pathlib import Path
 from typing import IO, Any
 
 from edgeprune.errors import OutputError
+from edgeprune.writing import write
 
-__all__ = ["Workspace", "chain", "check", "claim", "file_hash", "staged", "write"]
+__all__ = ["Workspace", "chain", "check", "claim", "file_hash", "staged"]
 
 _FULL = (errno.EDQUOT, errno.EFBIG, errno.ENOSPC, errno.EROFS)
 _DENIED = (errno.EACCES, errno.ENOTDIR, errno.EPERM)
@@ -39,16 +40,6 @@ def file_hash(path: Path) -> str:
     """sha256 of a file, in hex."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def write(path: Path, text: str) -> None:
-    """Write a text file that is there whole or not at all."""
-    part = path.with_name(path.name + ".part")
-    with part.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(path)
 
 
 @dataclass(frozen=True)

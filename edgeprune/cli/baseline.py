@@ -12,7 +12,8 @@ import typer
 
 from edgeprune.cli import check, reach, show
 from edgeprune.cli import options as opt
-from edgeprune.errors import InputError, OutputError
+from edgeprune.errors import InputError
+from edgeprune.writing import save
 
 if TYPE_CHECKING:
     from edgeprune.gate.lock import Accepted, Lock
@@ -71,6 +72,7 @@ def accept(
     from edgeprune.check.accept import accept as accepted
     from edgeprune.check.accept import present
     from edgeprune.gate.lock import read_lock
+    from edgeprune.report.files import to_json
 
     how = check.measuring(measure, device, time_limit)
     project = _project()
@@ -90,7 +92,7 @@ def accept(
     if before is not None and before.models == lock.models:
         typer.echo(f"{project.lock.name}: all of this is accepted already; nothing was written")
         return
-    _write(project.lock, lock)
+    save(project.lock, to_json(lock))
     _table(lock, before)
     typer.echo(f"\n{project.lock.name}: accepted: {lock.reason}")
 
@@ -123,16 +125,6 @@ def _project() -> ProjectFile:
             "(`edgeprune init` writes one)"
         )
     return found
-
-
-def _write(path: Path, lock: Lock) -> None:
-    from edgeprune.report.files import to_json
-    from edgeprune.workspace import write
-
-    try:
-        write(path, to_json(lock))
-    except OSError as error:
-        raise OutputError(f"{path}: can't be written: {error.strerror}") from None
 
 
 def _table(lock: Lock, before: Lock | None) -> None:

@@ -14,6 +14,7 @@ from edgeprune.cli import reach
 from edgeprune.cli.console import page, progress
 from edgeprune.errors import InputError, OutputError
 from edgeprune.report.check import Form
+from edgeprune.writing import save
 
 if TYPE_CHECKING:
     from edgeprune.check.measuring import Measuring
@@ -219,7 +220,7 @@ def _put_out(report: CheckReport, form: Form, output: Path | None) -> None:
     from edgeprune.report.check import print_report, render
 
     if output is not None:
-        _write(output, render(report, form))
+        save(output, render(report, form))
     if form == "terminal" or output is not None:
         print_report(report, page())
     else:
@@ -227,15 +228,6 @@ def _put_out(report: CheckReport, form: Form, output: Path | None) -> None:
     summary = os.environ.get("GITHUB_STEP_SUMMARY")
     if form == "markdown" and summary:
         _append(Path(summary), render(report, form))
-
-
-def _write(path: Path, text: str) -> None:
-    from edgeprune.workspace import write
-
-    try:
-        write(path, text)
-    except OSError as error:
-        raise OutputError(f"{path}: can't be written: {error.strerror}") from None
 
 
 def _append(path: Path, text: str) -> None:

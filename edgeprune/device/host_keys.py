@@ -23,7 +23,7 @@ from edgeprune.device.ssh_command import (
     quoted_path,
 )
 from edgeprune.errors import DeviceError, OutputError
-from edgeprune.workspace import write
+from edgeprune.writing import save
 
 __all__ = ["HostKey", "accept", "fetch", "forget", "known_as"]
 
@@ -115,7 +115,7 @@ def accept(path: Path, key: HostKey) -> None:
     Raises:
         OutputError: It can't be written.
     """
-    _change(path, _read(path) + key.line)
+    save(path, _read(path) + key.line, parents=True)
 
 
 def forget(path: Path, host: str) -> bool:
@@ -128,7 +128,7 @@ def forget(path: Path, host: str) -> bool:
     kept = [line for line in lines if line.split(maxsplit=1)[:1] != [host]]
     if len(kept) == len(lines):
         return False
-    _change(path, "".join(kept))
+    save(path, "".join(kept), parents=True)
     return True
 
 
@@ -153,11 +153,3 @@ def _read(path: Path) -> str:
         return ""
     except OSError as error:
         raise OutputError(f"{path}: can't be read: {error.strerror}") from None
-
-
-def _change(path: Path, text: str) -> None:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write(path, text)
-    except OSError as error:
-        raise OutputError(f"{path}: can't be written: {error.strerror}") from None

@@ -16,9 +16,9 @@ import tomli_w
 from pydantic import ConfigDict, Field, field_validator
 
 from edgeprune.device.address import FORMS, Address, parse_address
-from edgeprune.errors import ConfigError, InputError, OutputError, nearest
+from edgeprune.errors import ConfigError, InputError, nearest
 from edgeprune.toml import Config, load, parse
-from edgeprune.workspace import write
+from edgeprune.writing import save
 
 __all__ = [
     "Entry",
@@ -128,11 +128,7 @@ def write_devices(places: Places, devices: Mapping[str, Entry]) -> None:
         name: entry.model_dump(mode="json", exclude_none=True)
         for name, entry in sorted(devices.items())
     }
-    try:
-        places.config.mkdir(parents=True, exist_ok=True)
-        write(places.devices, tomli_w.dumps(tables))
-    except OSError as error:
-        raise OutputError(f"{places.devices}: can't be written: {error.strerror}") from None
+    save(places.devices, tomli_w.dumps(tables), parents=True)
 
 
 def check_name(name: str, address: Address) -> None:

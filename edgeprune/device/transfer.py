@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, BinaryIO
 from edgeprune.device.shell import Done, Shell
 from edgeprune.errors import DeviceError, InputError
 from edgeprune.progress import Bar, Progress, Silent
+from edgeprune.writing import save
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -141,12 +142,7 @@ def get(shell: Shell, remote: str, path: Path, *, timeout: float | None = None) 
     data = sent.out[max(0, len(sent.out) - int(size)) :]
     if hashlib.sha256(data).hexdigest() != digest:
         raise DeviceError(f"{shell.name}: {remote}: changed or was damaged on its way here")
-    part = path.with_name(f"{path.name}.part")
-    try:
-        part.write_bytes(data)
-        part.replace(path)
-    except OSError as error:
-        raise InputError(f"{path}: can't be written: {error.strerror}") from None
+    save(path, [data])
     return digest
 
 

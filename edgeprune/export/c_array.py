@@ -1,9 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A TFLite file as C: for microcontrollers, which have no file-system to load it from."""
 
-import errno
 import hashlib
-import os
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -12,8 +10,9 @@ from typing import Any
 import numpy as np
 
 from edgeprune import __version__
-from edgeprune.errors import InputError, OutputError
+from edgeprune.errors import InputError
 from edgeprune.export.flatbuffer import Graph, Tensor, load, view
+from edgeprune.writing import save
 
 __all__ = ["write_c_array"]
 
@@ -78,25 +77,9 @@ def write_c_array(
     )
     header = folder / f"{name}_data.h"
     source = folder / f"{name}_data.c"
-    _write(header, [_header(title, name, content, graph, arena).encode()])
-    _write(source, _source(title, name, content))
+    save(header, _header(title, name, content, graph, arena))
+    save(source, _source(title, name, content))
     return source, header
-
-
-def _write(path: Path, pieces: Iterator[bytes] | Sequence[bytes]) -> None:
-    part = path.with_name(path.name + ".part")
-    try:
-        with part.open("wb") as file:
-            file.writelines(pieces)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
-    except OSError as error:
-        reason = os.strerror(error.errno or errno.EIO)
-        raise OutputError(f"{path}: can't be written: {reason}") from None
-    finally:
-        if part.exists():
-            part.unlink()
 
 
 def _source(title: str, name: str, content: bytes) -> Iterator[bytes]:

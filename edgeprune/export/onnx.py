@@ -38,6 +38,7 @@ from edgeprune.export.onnx_weights import (
 from edgeprune.export.quiet import quiet
 from edgeprune.model import Model
 from edgeprune.model.capture import capture_program
+from edgeprune.writing import write
 
 __all__ = ["write_onnx"]
 
@@ -85,12 +86,7 @@ def write_onnx(
         proto = _reduce(proto, model, activations)
         finish(proto, opset)
         content = _serialize(proto)
-    part = path.with_name(path.name + ".part")
-    try:
-        part.write_bytes(content)
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+    write(path, [content])
 
 
 def _reduce(proto: ModelProto, model: Model, activations: Literal["uint8", "int8"]) -> ModelProto:

@@ -24,6 +24,7 @@ from edgeprune.export.quiet import quiet
 from edgeprune.export.reduce import MODES, reduce, storage_notes
 from edgeprune.export.tflite_graph import repeat_by_cat
 from edgeprune.model import Input, Model
+from edgeprune.writing import write
 
 __all__ = ["check_biases", "write_tflite"]
 
@@ -79,12 +80,7 @@ def write_tflite(
     tidy.compact(unpacked)
     graph = view(unpacked)
     check_biases(graph, path.name)
-    part = path.with_name(path.name + ".part")
-    try:
-        part.write_bytes(pack(unpacked))
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+    write(path, [pack(unpacked)])
     return storage_notes(floats, graph) if model.numerics in MODES else ()
 
 

@@ -3,7 +3,6 @@
 
 import io
 import json
-import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,8 @@ from typing import Any
 import torch
 from torch.export import ExportedProgram
 
-from edgeprune.errors import ModelError, OutputError
+from edgeprune import writing
+from edgeprune.errors import ModelError
 from edgeprune.model.archive import MARK, open_archive
 from edgeprune.model.carrier import Event, Input, Model
 from edgeprune.model.program import copied, own, quietly, swept
@@ -42,7 +42,7 @@ def save(model: Model, path: Path) -> None:
     buffer = io.BytesIO()
     with quietly():
         torch.export.save(_clean(model.program), buffer, extra_files=extra)
-    _write(path, buffer.getbuffer())
+    writing.save(path, [buffer.getbuffer()])
 
 
 def read(path: Path) -> Model:
@@ -106,17 +106,3 @@ def _clean(program: ExportedProgram) -> ExportedProgram:
         verifiers=program.verifiers,
     )
     return own(shadow)
-
-
-def _write(path: Path, data: memoryview) -> None:
-    """Write a file so that it is whole or absent, and still there after a power cut."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise OutputError(f"{path}: can't be written: {error.strerror or error}") from None

@@ -2,17 +2,17 @@
 """Reports and manifests as JSON files: written whole or not at all, equal for equal content."""
 
 import json
-import os
 from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
 from edgeprune.artifact.source import opened, shown
-from edgeprune.errors import EdgepruneError, InputError, OutputError
+from edgeprune.errors import EdgepruneError, InputError
 from edgeprune.report.schema import Manifest, RunReport
 from edgeprune.report.seal import seal_of
 from edgeprune.report.text import plain
+from edgeprune.writing import save
 
 __all__ = ["read_manifest", "read_report", "read_sealed", "to_json", "write_json"]
 
@@ -45,17 +45,7 @@ def write_json(content: RunReport | Manifest, path: Path) -> None:
     Raises:
         OutputError: It can't be written.
     """
-    text = to_json(content)
-    part = path.with_name(path.name + ".part")
-    try:
-        with part.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
-    except OSError as error:
-        part.unlink(missing_ok=True)
-        raise OutputError(f"{path}: can't be written: {error.strerror}") from None
+    save(path, to_json(content))
 
 
 def read_report(path: Path) -> RunReport:

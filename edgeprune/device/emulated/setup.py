@@ -27,7 +27,8 @@ from edgeprune.device.emulated.userland import (
 from edgeprune.errors import DeviceError, InputError
 from edgeprune.progress import Progress, Silent
 from edgeprune.target import Target
-from edgeprune.workspace import staged, write
+from edgeprune.workspace import staged
+from edgeprune.writing import write
 
 __all__ = ["Board", "python_words", "read_board", "set_up"]
 

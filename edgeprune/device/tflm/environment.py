@@ -14,7 +14,8 @@ from pathlib import Path
 
 from edgeprune.errors import DeviceError, InputError, OutputError
 from edgeprune.progress import Progress
-from edgeprune.workspace import staged, write
+from edgeprune.workspace import staged
+from edgeprune.writing import write
 
 __all__ = ["PACKAGE", "Environment", "find", "set_up"]
 

@@ -5,13 +5,13 @@ What to draw is decided here, without any library; ``canvas`` draws it.
 """
 
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from edgeprune.errors import InputError, MissingExtra, OutputError
 from edgeprune.figure import Figure
 from edgeprune.report.text import plain
+from edgeprune.writing import save
 
 __all__ = ["Line", "Panel", "Plan", "Point", "plan", "plot"]
 
@@ -97,7 +97,7 @@ def plot(points: Sequence[Point], path: Path) -> None:
         if error.name is None or error.name.split(".")[0] != "matplotlib":
             raise
         raise MissingExtra("matplotlib", "plots") from None
-    _write(path, draw(drawn, "svg" if kind == ".svg" else "png"))
+    save(path, [draw(drawn, "svg" if kind == ".svg" else "png")])
 
 
 def plan(points: Sequence[Point]) -> Plan:
@@ -171,14 +171,3 @@ def _labels(points: Sequence[Point]) -> tuple[tuple[int, str], ...]:
 def _name(artifact: str) -> str:
     text = plain(artifact)
     return text if len(text) <= _LONGEST else f"…{text[-_LONGEST + 1 :]}"
-
-
-def _write(path: Path, content: bytes) -> None:
-    part = path.with_name(path.name + ".part")
-    try:
-        part.write_bytes(content)
-        part.replace(path)
-    except OSError as error:
-        with suppress(OSError):
-            part.unlink()
-        raise OutputError(f"{path}: can't be written: {error.strerror}") from None

@@ -86,7 +86,7 @@ def test_ctrl_c_leaves_a_whole_checkpoint(tmp_path, undisturbed):
     err = signal_after(process, 1 + 8, signal.SIGINT)
     assert process.returncode != 0
     assert err.rstrip().endswith("KeyboardInterrupt")
-    assert not list(tmp_path.glob("*.partial"))
+    assert not list(tmp_path.glob("*.part"))
     notes = finish(child(tmp_path, tmp_path / "result.pt", seconds=1000))
     step = int(re.search(r"went on from the checkpoint of step (\d+)", notes)[1])
     assert 8 <= step < 12  # within the second epoch, where no other checkpoint is written
