@@ -5,8 +5,6 @@ What a repository holds may come from anybody: only regular files are written, n
 folder, and not more than the limits allow. No hook, filter or pager of the repository runs.
 """
 
-import re
-import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
@@ -14,6 +12,7 @@ from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
 from edgeprune.errors import InputError
+from edgeprune.git import commit_of, git
 from edgeprune.report.text import plain
 
 __all__ = ["at_revision"]
@@ -21,12 +20,9 @@ __all__ = ["at_revision"]
 _MOST_FILES = 10_000
 _LARGEST, _MOST_IN_ALL = 2**28, 2**30
 """Bytes of one file, and of all: what models for small devices don't come near."""
-_SECONDS = 120.0
-"""For one call of git; a clone without its blobs fetches them now."""
 _REGULAR = ("100644", "100755")
 _SKIPPED = (".pt", ".pt2", ".pth", ".safetensors")
 """What isn't an artifact and may be large."""
-_COMMIT = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 
 
 class _Blob(NamedTuple):
@@ -49,8 +45,10 @@ def at_revision(revision: str, path: Path, here: Path) -> Iterator[Path]:
         InputError: There is no git, no repository, no such commit, nothing at the path, or too
             much.
     """
-    top = Path(_git(here, "rev-parse", "--show-toplevel").decode().rstrip("\n"))
-    commit = _commit(here, revision)
+    top = Path(git(here, "rev-parse", "--show-toplevel").decode().rstrip("\n"))
+    commit = commit_of(here, revision)
+    if commit is None:
+        raise InputError(f"{plain(revision)}: is neither a path nor a commit of this repository")
     inside = _inside(top, here / path)
     blobs = _blobs(top, commit, inside)
     if not blobs:
@@ -59,19 +57,8 @@ def at_revision(revision: str, path: Path, here: Path) -> Iterator[Path]:
         for blob in blobs:
             target = Path(folder).joinpath(*blob.path.parts)
             target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_bytes(_git(top, "cat-file", "blob", blob.name))
+            target.write_bytes(git(top, "cat-file", "blob", blob.name))
         yield Path(folder) / inside
-
-
-def _commit(here: Path, revision: str) -> str:
-    arguments = ("rev-parse", "--verify", "--quiet", "--end-of-options", f"{revision}^0")
-    try:
-        found = _git(here, *arguments).decode("ascii", "replace").strip()
-    except InputError:
-        found = ""
-    if not _COMMIT.fullmatch(found):
-        raise InputError(f"{plain(revision)}: is neither a path nor a commit of this repository")
-    return found
 
 
 def _inside(top: Path, path: Path) -> str:
@@ -84,7 +71,7 @@ def _inside(top: Path, path: Path) -> str:
 
 def _blobs(top: Path, commit: str, inside: str) -> list[_Blob]:
     below = () if inside == "." else ("--", inside)
-    listing = _git(top, "ls-tree", "-r", "-l", "-z", "--full-tree", commit, *below)
+    listing = git(top, "ls-tree", "-r", "-l", "-z", "--full-tree", commit, *below)
     blobs = []
     for record in listing.split(b"\0")[:-1]:
         facts, _, name = record.partition(b"\t")
@@ -100,19 +87,3 @@ def _blobs(top: Path, commit: str, inside: str) -> list[_Blob]:
             "to compare; name a folder of results or a file"
         )
     return blobs
-
-
-def _git(folder: Path, *arguments: str) -> bytes:
-    command = ["git", "--no-pager", "--no-replace-objects", *arguments]
-    try:
-        done = subprocess.run(
-            command, cwd=folder, capture_output=True, check=False, timeout=_SECONDS
-        )
-    except FileNotFoundError:
-        raise InputError("git isn't installed, and a revision was named") from None
-    except subprocess.TimeoutExpired:
-        raise InputError(f"git {arguments[0]}: no answer in {_SECONDS:.0f} s") from None
-    if done.returncode:
-        said = plain(done.stderr.decode("utf-8", "replace"))[:200]
-        raise InputError(f"git {arguments[0]}: {said or f'exit code {done.returncode}'}")
-    return done.stdout

@@ -7,13 +7,13 @@ or pager of the repository runs.
 """
 
 import re
-import subprocess
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from edgeprune.errors import ConfigError, InputError
 from edgeprune.gate.lock import Lock, parse_lock
+from edgeprune.git import commit_of, git
 from edgeprune.report.text import plain
 
 __all__ = ["MOST_COMMITS", "History", "Version", "read_history"]
@@ -21,8 +21,6 @@ __all__ = ["MOST_COMMITS", "History", "Version", "read_history"]
 MOST_COMMITS = 2000
 _MOST_BYTES, _MOST_IN_ALL = 16 * 2**20, 256 * 2**20
 """Of one version, and of all: 200 artifacts with 100 layers each take about 4 MB."""
-_SECONDS = 120.0
-"""For one call of git; a clone without its blobs fetches them now."""
 _SHORT = 10
 _RAW = re.compile(rb"\n?:\d+ (\d+) [0-9a-f]+ ([0-9a-f]+) ([A-Z])\d*")
 _FILE = (b"100644", b"100755")
@@ -79,7 +77,11 @@ def read_history(lock: Path, *, rev: str = "HEAD", most: int = 100) -> History:
     folder = lock.parent
     if not folder.is_dir():
         raise InputError(f"{lock}: there is no folder {folder}")
-    commit = _resolve(folder, rev)
+    commit = commit_of(folder, rev)
+    if commit is None:
+        raise InputError(
+            f"revision {plain(rev)!r}: there is no such commit in the repository of {folder}"
+        )
     changes = _changes(_log(folder, commit, lock.name, most + 1))
     if not changes:
         raise InputError(
@@ -115,19 +117,8 @@ def _readable(change: _Change) -> bool:
     return change.status != "D" and change.mode in _FILE
 
 
-def _resolve(folder: Path, rev: str) -> str:
-    """The commit that ``rev`` names."""
-    try:
-        found = _git(folder, "rev-parse", "--verify", "--quiet", "--end-of-options", f"{rev}^0")
-    except InputError:
-        _git(folder, "rev-parse", "--git-dir")  # says so itself where there is no repository
-        message = f"revision {plain(rev)!r}: there is no such commit in the repository of {folder}"
-        raise InputError(message) from None
-    return found.decode("ascii").strip()
-
-
 def _log(folder: Path, commit: str, name: str, most: int) -> bytes:
-    return _git(
+    return git(
         folder,
         *("log", "--follow", "--first-parent", "-m", "--raw", "-z", "--no-abbrev"),
         *("--no-show-signature", "--no-ext-diff", "--no-textconv", "--no-color", "--no-notes"),
@@ -163,7 +154,7 @@ def _limits(folder: Path, changes: Sequence[_Change], most: int) -> list[str]:
     notes = []
     if len(changes) > most:
         notes.append(f"only the newest {most} versions are read; --limit reads more")
-    if _git(folder, "rev-parse", "--is-shallow-repository").strip() == b"true":
+    if git(folder, "rev-parse", "--is-shallow-repository").strip() == b"true":
         notes.append(
             "the clone is shallow, so older versions are missing: git fetch --unshallow "
             "(in GitHub's checkout action: fetch-depth: 0)"
@@ -177,7 +168,7 @@ def _contents(folder: Path, changes: Sequence[_Change]) -> dict[str, bytes | str
     if not blobs:
         return {}
     asked = "".join(f"{blob}\n" for blob in blobs).encode("ascii")
-    sizes = _git(folder, "cat-file", "--batch-check", given=asked).decode("ascii").splitlines()
+    sizes = git(folder, "cat-file", "--batch-check", given=asked).decode("ascii").splitlines()
     found: dict[str, bytes | str] = {}
     wanted, total = [], 0
     for blob, line in zip(blobs, sizes, strict=True):
@@ -197,33 +188,10 @@ def _contents(folder: Path, changes: Sequence[_Change]) -> dict[str, bytes | str
 
 def _blobs(folder: Path, blobs: Sequence[str]) -> Iterator[tuple[str, bytes]]:
     asked = "".join(f"{blob}\n" for blob in blobs).encode("ascii")
-    answer = _git(folder, "cat-file", "--batch", given=asked)
+    answer = git(folder, "cat-file", "--batch", given=asked)
     at = 0
     for blob in blobs:
         end = answer.index(b"\n", at)
         size = int(answer[at:end].split(b" ")[2])
         yield blob, answer[end + 1 : end + 1 + size]
         at = end + size + 2
-
-
-def _git(folder: Path, *arguments: str, given: bytes = b"") -> bytes:
-    """What git prints.
-
-    Raises:
-        InputError: It isn't installed, refuses, or takes too long.
-    """
-    command = ["git", "--no-pager", "--literal-pathspecs", "-C", str(folder), *arguments]
-    try:
-        done = subprocess.run(
-            command, input=given, capture_output=True, check=False, timeout=_SECONDS
-        )
-    except FileNotFoundError:
-        raise InputError("the history is git's, and there is no git on this machine") from None
-    except subprocess.TimeoutExpired:
-        raise InputError(f"{folder}: git {arguments[0]} took more than {_SECONDS:.0f} s") from None
-    except ValueError:  # a zero byte, which no argument can hold
-        raise InputError(f"{plain(str(folder))}: no name of a file or revision") from None
-    if done.returncode:
-        told = plain(done.stderr.decode("utf-8", "replace"))[:300]
-        raise InputError(f"{folder}: git {arguments[0]}: {told or 'failed'}")
-    return done.stdout
