@@ -14,11 +14,12 @@ from edgeprune.measure.figures import Origins, Samples, summarize
 from edgeprune.measure.meter import read_meter
 from edgeprune.measure.result import Conditions, Profile
 from edgeprune.measure.sizes import sizes
+from edgeprune.profiler.machine import summary
 from edgeprune.progress import Progress, Silent
 from edgeprune.recipe import ProfileOptions
 from edgeprune.target import Target
 
-__all__ = ["Asks", "describe", "measure_onboard"]
+__all__ = ["Asks", "measure_onboard"]
 
 MEMORY_REPEATS = 3
 ENERGY_SECONDS = 5.0
@@ -82,7 +83,7 @@ def measure_onboard(
     before = time()
     facts = agent.probe()
     ahead = facts["time"] - (before + time()) / 2
-    where = describe(facts)
+    where = summary(facts)
     when = datetime.now(UTC).isoformat(timespec="seconds")
     if facts["emulated"] is not None:
         return _bytes_alone(known, where, _EMULATED.format(by=facts["emulated"]))
@@ -110,21 +111,6 @@ def _another_board(facts: Mapping[str, Any], target: Target) -> str | None:
     if target.reach.how == "ssh" and facts["isa"] and lacks:
         return f"its processor lacks {', '.join(lacks)}, which {target.name} has"
     return None
-
-
-def describe(facts: Mapping[str, Any]) -> str:
-    """One line of a probe's facts: ``Raspberry Pi 4 Model B, 4 cores, Linux 6.6 aarch64``.
-
-    Never a host name, a user or a path: a report may be shown to anybody.
-    """
-    named = facts["board"] or facts["cpu"] or facts["machine"]
-    cores = f"{facts['cores']} core{'s' if facts['cores'] != 1 else ''}"
-    parts = [named, cores, f"{facts['os']} {facts['kernel']} {facts['machine']}"]
-    if facts["governor"]:
-        parts.append(f"governor {facts['governor']}")
-    if facts["emulated"]:
-        parts.append(f"emulated by {facts['emulated']}")
-    return ", ".join(parts)
 
 
 def _bytes_alone(known: Mapping[str, Figure], where: str, reason: str) -> Profile:

@@ -18,10 +18,11 @@ from typing import Any
 from edgeprune.device.open import open_agent
 from edgeprune.errors import InputError
 from edgeprune.figure import Figure, measured
-from edgeprune.measure.onboard import Asks, describe
+from edgeprune.measure.onboard import Asks
 from edgeprune.measure.profile import Reached
 from edgeprune.measure.result import Conditions
 from edgeprune.profiler.formats import detect_format
+from edgeprune.profiler.machine import summary
 from edgeprune.progress import Progress
 
 __all__ = ["PRECISION", "TIME_LIMIT", "Referenced", "measure_reference", "reference_model"]
@@ -96,7 +97,7 @@ def measure_reference(
     references = {name: reference_model(detect_format(path)) for name, path in files.items()}
     with closing(open_agent(at.named, at.places)) as agent:
         facts = agent.probe()
-        where = describe(facts)
+        where = summary(facts)
         if facts["emulated"] is not None:
             reason = f"it is emulated by {facts['emulated']}, so its times are no evidence"
             missing = tuple(f"{name}: latency_reference: {reason}" for name in files)
@@ -137,7 +138,7 @@ def _referenced(
     answers: Mapping[str, Mapping[str, Any]], facts: Mapping[str, Any], conditions: Conditions
 ) -> Referenced:
     """Make figures of the agent's answers."""
-    where = describe(facts)
+    where = summary(facts)
     when = datetime.now(UTC).isoformat(timespec="seconds")
     figures, prints, missing = {}, {}, []
     for name, answer in answers.items():

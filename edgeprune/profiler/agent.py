@@ -29,7 +29,8 @@ from edgeprune.profiler import memory, options, spawn, throttle
 from edgeprune.profiler.compare import Until, compare
 from edgeprune.profiler.energy import measure_energy
 from edgeprune.profiler.latency import Limits, measure_latency
-from edgeprune.profiler.probe import fingerprint, probe
+from edgeprune.profiler.machine import fingerprint
+from edgeprune.profiler.probe import probe
 
 if TYPE_CHECKING:
     from argparse import Namespace

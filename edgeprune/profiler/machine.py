@@ -7,15 +7,18 @@ Python 3.8 or newer.
 
 from __future__ import annotations
 
-import os
 import platform
 import re
+from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 from edgeprune import __version__
+from edgeprune.profiler.emulation import emulated
+from edgeprune.profiler.throttle import ROOT, cores, governor, read
 
-__all__ = ["PACKAGES", "describe", "versions"]
+__all__ = ["PACKAGES", "describe", "fingerprint", "summary", "system", "versions"]
 
 PACKAGES = (
     "ai-edge-litert",
@@ -30,20 +33,79 @@ PACKAGES = (
     "torchao",
 )
 """Tools whose version can change an artifact or a figure."""
+_ARM = {
+    0xC07: "Cortex-A7",
+    0xC08: "Cortex-A8",
+    0xC09: "Cortex-A9",
+    0xC0F: "Cortex-A15",
+    0xD03: "Cortex-A53",
+    0xD04: "Cortex-A35",
+    0xD05: "Cortex-A55",
+    0xD07: "Cortex-A57",
+    0xD08: "Cortex-A72",
+    0xD09: "Cortex-A73",
+    0xD0A: "Cortex-A75",
+    0xD0B: "Cortex-A76",
+    0xD0C: "Neoverse-N1",
+    0xD0D: "Cortex-A77",
+    0xD40: "Neoverse-V1",
+    0xD41: "Cortex-A78",
+    0xD42: "Cortex-A78AE",
+    0xD44: "Cortex-X1",
+    0xD46: "Cortex-A510",
+    0xD47: "Cortex-A710",
+    0xD49: "Neoverse-N2",
+    0xD4D: "Cortex-A715",
+    0xD4F: "Neoverse-V2",
+    0xD80: "Cortex-A520",
+    0xD81: "Cortex-A720",
+}
+"""Arm's own cores by the ``CPU part`` of ``/proc/cpuinfo``."""
+_ARM_LTD = 0x41
 
 
-def describe(root: Path = Path("/")) -> str:
-    """Say board or CPU model, cores, operating system: ``Raspberry Pi 4 Model B, 4 cores, Linux``.
+def describe(root: Path = ROOT) -> str:
+    """The ``summary`` of the machine whose ``proc``, ``sys`` and ``etc`` are in ``root``."""
+    return summary({**fingerprint(root), "os": system(root)})
 
-    ``root`` is where ``proc`` and ``sys`` are looked for.
+
+def summary(facts: Mapping[str, Any]) -> str:
+    """One line of a machine's facts: ``Raspberry Pi 4 Model B, 4 cores, Debian ... aarch64``.
+
+    Args:
+        facts: What ``fingerprint`` gives, and its ``os``; a device's ``probe`` has all of them.
     """
-    cores = _cores()
-    system = f"{platform.system()} {platform.release()} {platform.machine()}"
-    parts = [_board(root) or _cpu(root) or platform.machine(), f"{cores} cores", system]
-    governor = _read(root / "sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
-    if governor:
-        parts.append(f"governor {governor}")
-    return ", ".join(parts).replace(" 1 cores", " 1 core")
+    runs = (facts["os"], facts["kernel"], facts["machine"])
+    parts = [
+        facts["board"] or facts["cpu"] or facts["machine"],
+        f"{facts['cores']} core{'s' if facts['cores'] != 1 else ''}",
+        " ".join(word for word in runs if word),
+    ]
+    if facts["governor"]:
+        parts.append(f"governor {facts['governor']}")
+    if facts["emulated"]:
+        parts.append(f"emulated by {facts['emulated']}")
+    return ", ".join(parts)
+
+
+def fingerprint(root: Path = ROOT) -> dict[str, Any]:
+    """What every answer says about the device that it is of."""
+    return {
+        "board": _board(root),
+        "cpu": _cpu(root),
+        "cores": len(cores()),
+        "kernel": f"{platform.system()} {platform.release()}",
+        "machine": platform.machine(),
+        "governor": governor(root),
+        "emulated": emulated(root),
+    }
+
+
+def system(root: Path = ROOT) -> str | None:
+    """Name and version of the distribution."""
+    text = read(root / "etc/os-release") or ""
+    match = re.search(r"^PRETTY_NAME=[\"']?(.*?)[\"']?$", text, re.MULTILINE)
+    return match[1] if match else None
 
 
 def versions() -> dict[str, str]:
@@ -57,26 +119,27 @@ def versions() -> dict[str, str]:
     return dict(sorted(found.items()))
 
 
-def _cores() -> int:
-    """Cores that this process may use, which can be fewer than the machine has."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
 def _board(root: Path) -> str | None:
-    """Model of an ARM board, where the firmware tells it."""
-    return _read(root / "proc/device-tree/model")
+    """Model as the firmware tells it: the device tree's on ARM, DMI's on PCs."""
+    tree = read(root / "proc/device-tree/model")
+    cpuinfo = re.search(r"^Model\s*:\s*(.+)$", read(root / "proc/cpuinfo") or "", re.MULTILINE)
+    if tree or cpuinfo:
+        return tree or (cpuinfo[1].strip() if cpuinfo else None)
+    names = [read(root / f"sys/class/dmi/id/{key}") for key in ("sys_vendor", "product_name")]
+    return " ".join(name for name in names if name) or None
 
 
 def _cpu(root: Path) -> str | None:
-    text = _read(root / "proc/cpuinfo") or ""
-    match = re.search(r"^model name\s*:\s*(.+)$", text, re.MULTILINE)
-    return " ".join(match[1].split()) if match else None
+    text = read(root / "proc/cpuinfo") or ""
+    names = re.findall(r"^model name\s*:\s*(.+)$", text, re.MULTILINE)
+    makers = re.findall(r"^CPU implementer\s*:\s*(0x[0-9a-f]+)$", text, re.MULTILINE)
+    parts = re.findall(r"^CPU part\s*:\s*(0x[0-9a-f]+)$", text, re.MULTILINE)
+    if parts:  # it says more than the "model name" of 32-bit ARM, and big and little are apart
+        names = [_arm_core(*words) for words in zip(makers, parts)]  # noqa: B905 - 3.8
+    unique = dict.fromkeys(" ".join(name.split()) for name in names)
+    return " + ".join(unique) or None
 
 
-def _read(path: Path) -> str | None:
-    try:
-        return path.read_text(encoding="utf-8", errors="replace").strip("\0\n ") or None
-    except OSError:
-        return None
+def _arm_core(maker: str, part: str) -> str:
+    known = _ARM.get(int(part, 16)) if int(maker, 16) == _ARM_LTD else None
+    return known or f"ARM core {part} of implementer {maker}"

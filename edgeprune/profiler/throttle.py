@@ -17,6 +17,7 @@ from typing import Any
 
 __all__ = [
     "VCGENCMD",
+    "cores",
     "frequency",
     "governor",
     "parse_throttled",
@@ -45,7 +46,7 @@ _CPU_COOLERS = ("cpufreq", "processor", "intel_powerclamp")
 def frequency(root: Path = ROOT) -> float | None:
     """Hertz of the fastest core that this process may use, at this moment."""
     found = []
-    for core in _cores():
+    for core in cores():
         text = read(root / f"sys/devices/system/cpu/cpu{core}/cpufreq/scaling_cur_freq")
         if text and text.isdigit():
             found.append(int(text) * 1000.0)
@@ -126,6 +127,13 @@ def switches(root: Path = ROOT) -> int:
     return int(match[1]) if match else 0
 
 
+def cores() -> list[int]:
+    """Numbers of the cores that this process may use: fewer than the machine has, at times."""
+    if hasattr(os, "sched_getaffinity"):
+        return sorted(os.sched_getaffinity(0))
+    return list(range(os.cpu_count() or 1))
+
+
 def read(path: Path) -> str | None:
     """Text of a small file of the kernel, without its end; None where there is nothing."""
     try:
@@ -145,9 +153,3 @@ def _cooled(root: Path) -> list[str] | None:
             if int(step):
                 found.append(f"{kind} at step {step}")
     return found if known else None
-
-
-def _cores() -> list[int]:
-    if hasattr(os, "sched_getaffinity"):
-        return sorted(os.sched_getaffinity(0))
-    return list(range(os.cpu_count() or 1))

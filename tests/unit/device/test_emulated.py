@@ -19,7 +19,8 @@ from edgeprune.device.emulated.tools import find_debian, find_tools, start
 from edgeprune.device.emulated.userland import wheels_of
 from edgeprune.errors import DeviceError, InputError, OutputError
 from edgeprune.profiler.count import EMPTY, MAGIC, WARMUP, count
-from edgeprune.profiler.probe import fingerprint, probe
+from edgeprune.profiler.machine import fingerprint
+from edgeprune.profiler.probe import probe
 from edgeprune.target import Reach, find_target, list_targets
 
 RPI4 = find_target("rpi4")

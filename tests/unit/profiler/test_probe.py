@@ -4,7 +4,8 @@ from pathlib import Path
 import pytest
 
 from edgeprune.profiler.emulation import emulated
-from edgeprune.profiler.probe import fingerprint, probe
+from edgeprune.profiler.machine import fingerprint
+from edgeprune.profiler.probe import probe
 from tests.unit.profiler.tree import plant
 
 PI4 = {
