@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.fx import Graph, GraphModule, Node
+from torch.fx import Graph, GraphModule
 
 from edgeprune.channels.atoms import Axis
 from edgeprune.channels.branches import Branch, Cut, cut, without
@@ -70,12 +70,11 @@ def masked(
     in place of ``branches``: what the pruned one must compute, where nothing renormalises."""
     module = model.module()
     gone = groups.gone(removed)
-    divisors = _divisors(module)
     with torch.no_grad():
         for name, dims in groups.walk.states.items():
             tensor = _state(module, name)
             for dim, axis in enumerate(dims):
-                if axis is not None and gone[axis].any() and name not in divisors:
+                if axis is not None and gone[axis].any() and name not in groups.walk.divisors:
                     tensor.index_fill_(dim, torch.from_numpy(np.flatnonzero(gone[axis])), 0)
     nodes = {node.name: node for node in module.graph.nodes}
     for branch in branches:
@@ -87,39 +86,6 @@ def masked(
     module.graph.lint()
     module.recompile()
     return module
-
-
-_DIVIDE = {
-    "div": 1, "div_": 1, "true_divide": 1, "divide": 1, "rsqrt": 0, "reciprocal": 0, "log": 0,
-    "_weight_norm": 0,
-}  # fmt: skip
-"""Operators that a zero breaks, and the argument that must be none."""
-_LIFT = {"add", "add_", "clamp", "clamp_min", "maximum", "exp", "softplus"}
-"""Operators behind which a zero is none any more, as behind an epsilon."""
-
-
-def _divisors(module: GraphModule) -> set[str]:
-    """State by whose size its channel is divided, so that a zero of it would give none: variances,
-    and the directions of weight norm. What they are multiplied with is zero."""
-    found = {name for name, _ in module.named_buffers() if name.endswith("running_var")}
-    behind: dict[Node, set[str]] = {}
-    for node in module.graph.nodes:
-        inputs = node.all_input_nodes
-        name = getattr(getattr(node.target, "overloadpacket", None), "__name__", "")
-        if node.op == "get_attr":
-            behind[node] = {str(node.target)}
-        elif name not in _LIFT and inputs and all(n in behind for n in inputs) and _long(node):
-            behind[node] = set().union(*(behind[n] for n in inputs))
-        place = _DIVIDE.get(name, len(node.args))
-        if place < len(node.args):
-            found |= behind.get(node.args[place], set())
-    return found
-
-
-def _long(node: Node) -> bool:
-    """Whether a node has an entry for each channel, and isn't one number of all."""
-    value = node.meta.get("val")
-    return isinstance(value, Tensor) and value.numel() > 1
 
 
 def _take_out(graph: Graph, branches: Iterable[Branch], lost: Cut) -> None:

@@ -9,6 +9,7 @@ import torch
 from torch.fx import Node
 
 from edgeprune.channels.atoms import Atoms, Components, Dims
+from edgeprune.channels.divisors import divisors
 from edgeprune.channels.op import Edit, Op, Product, Value
 from edgeprune.channels.policy import STANDARD, Policy
 from edgeprune.channels.rules import RULES, pointwise
@@ -30,6 +31,8 @@ class Walk:
     """Parameters, buffers and constants by their qualified names."""
     edits: tuple[Edit, ...]
     products: tuple[Product, ...]
+    divisors: frozenset[str]
+    """State that a mask must leave as it is: a zero of it would be divided by."""
 
 
 def walk(model: Model, policy: Policy = STANDARD) -> Walk:
@@ -61,7 +64,9 @@ def walk(model: Model, policy: Policy = STANDARD) -> Walk:
                 weights.add(node)
         elif node.op == "output":
             Op(node, atoms, values).freeze_all("output")
-    return Walk(atoms, atoms.components(), states, tuple(edits), tuple(products))
+    inputs = {n: owner[names[n.name]] for n in nodes if names.get(n.name) in owner}
+    divided = divisors(nodes, inputs)
+    return Walk(atoms, atoms.components(), states, tuple(edits), tuple(products), divided)
 
 
 def _alive(nodes: list[Node]) -> set[Node]:
