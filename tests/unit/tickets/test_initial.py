@@ -51,8 +51,13 @@ def model() -> Model:
 
 @pytest.mark.parametrize(
     ("name", "fan"),
-    [("conv.weight", 36), ("conv.bias", 36), ("middle.weight", 32)]
-    + [("head.weight", 64), ("head.bias", 64)],
+    [
+        ("conv.weight", 36),
+        ("conv.bias", 36),
+        ("middle.weight", 32),
+        ("head.weight", 64),
+        ("head.bias", 64),
+    ],
 )
 def test_weights_and_biases_are_uniform_within_one_over_the_root_of_the_fan(
     model: Model, name: str, fan: int

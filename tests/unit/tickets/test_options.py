@@ -47,7 +47,7 @@ def test_each_table_is_read(tmp_path: Path) -> None:
         ({"density": -0.1}, r"key 'density' should be greater than 0"),
         ({"density": float("nan")}, r"key 'density'"),
         ({"method": "snap"}, r"key 'method' .*did you mean 'snip'\?"),
-        ({"alloc": "erq"}, r"key 'alloc' .*did you mean 'erk'\?"),
+        ({"alloc": "uniforn"}, r"key 'alloc' .*did you mean 'uniform'\?"),
         ({"criterion": "size"}, r"key 'criterion'"),
         ({"pattern": "2/4"}, r"key 'pattern'"),
         ({"densities": {"conv": 1.2}}, r"key 'densities' should be less than or equal to 1"),
