@@ -12,7 +12,7 @@ from edgeprune.device.benchmark_text import Benchmark, Op
 from edgeprune.errors import InputError
 from edgeprune.figure import Figure
 from edgeprune.measure.figures import Origins, dense_of
-from edgeprune.measure.result import Profile
+from edgeprune.measure.result import Conditions, Profile
 from edgeprune.measure.rounds import WARMUP, Rounds, take_turns
 from edgeprune.measure.sizes import sizes
 from edgeprune.profiler.runtime import detect_format
@@ -32,16 +32,16 @@ _MISSING = (
     "latency_p90, latency_p99: benchmark_model prints the 5th, 50th and 95th percentile only",
     "drift: benchmark_model runs on random inputs of its own",
 )
+_OWN_INPUTS = "the given inputs: benchmark_model makes its own random ones"
 
 
-def measure_adb(  # noqa: PLR0913 - what a profile is made with, as for every other device
+def measure_adb(
     files: Mapping[str, Path],
     options: ProfileOptions,
+    conditions: Conditions,
     *,
     serial: str,
     benchmark_model: Path,
-    threads: int = 1,
-    seed: int = 0,
     cores: str | None = None,
     progress: Progress | None = None,
 ) -> Profile:
@@ -54,10 +54,9 @@ def measure_adb(  # noqa: PLR0913 - what a profile is made with, as for every ot
     Args:
         files: Artifacts by the name to report them under.
         options: Rounds, seconds and runs of a block, time limit.
+        conditions: Threads, and the seed of the order; inputs can't be given to the tool.
         serial: Of the phone.
         benchmark_model: The program, built for Android.
-        threads: Of the runtime.
-        seed: Of the order.
         cores: Mask in hex of the cores to use, ``f0`` for 4 to 7; ``None``: all.
         progress: Where to show the progress.
 
@@ -74,22 +73,23 @@ def measure_adb(  # noqa: PLR0913 - what a profile is made with, as for every ot
         for name, form in forms.items()
         if form == "onnx"
     ]
+    notes = () if conditions.inputs is None else (_OWN_INPUTS,)
     if not models:
-        return Profile(figures, tuple(missing), (), phone.name)
+        return Profile(figures, tuple(missing), notes, phone.name)
     bar = (progress or Silent()).bar("measuring", len(models) * options.blocks)
     with phone.visit(benchmark_model, models) as visit, bar as shown:
-        run = _Run(visit, options, threads, cores)
-        rounds = take_turns(list(models), options, seed, run.block, shown)
+        run = _Run(visit, options, conditions.threads, cores)
+        rounds = take_turns(list(models), options, conditions.seed, run.block, shown)
     if rounds.cut:
         missing.append(f"the time limit of {options.time_limit:g} s ended the measuring")
     when = datetime.now(UTC).isoformat(timespec="seconds")
     where = visit.facts.title + (f", cores {cores}" if cores else "")
-    origins = Origins(where, when, threads, "random")
+    origins = Origins(where, when, conditions.threads, "random")
     for name in models:
         found, lacks = _figures(name, rounds, run.memory.get(name, []), origins)
         figures[name] |= found
         missing += lacks
-    return Profile(figures, (*missing, *_MISSING), (), where)
+    return Profile(figures, (*missing, *_MISSING), notes, where)
 
 
 def ops_adb(

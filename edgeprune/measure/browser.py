@@ -18,7 +18,7 @@ from edgeprune.device.weights import weight_files
 from edgeprune.errors import DeviceError, InputError
 from edgeprune.figure import Figure, measured
 from edgeprune.measure.figures import Origins, Samples, summarize
-from edgeprune.measure.result import Profile
+from edgeprune.measure.result import Conditions, Profile
 from edgeprune.measure.rounds import WARMUP, Rounds, take_turns
 from edgeprune.measure.sizes import sizes
 from edgeprune.profiler.inputs import random_inputs, real_inputs
@@ -40,15 +40,13 @@ _GRACE = 120.0
 Array = np.ndarray[Any, Any]
 
 
-def measure_web(  # noqa: PLR0913 - what a profile is made with, as for every other device
+def measure_web(
     files: Mapping[str, Path],
     options: ProfileOptions,
+    conditions: Conditions,
     *,
     folder: Path,
     engine: str,
-    threads: int = 1,
-    seed: int = 0,
-    inputs: Path | None = None,
     progress: Progress | None = None,
 ) -> Profile:
     """Measure ``files`` in onnxruntime-web (``.onnx``) and LiteRT.js (``.tflite``, in Chromium).
@@ -60,26 +58,24 @@ def measure_web(  # noqa: PLR0913 - what a profile is made with, as for every ot
     Args:
         files: Artifacts by the name to report them under.
         options: Rounds, seconds and runs of a block, time limit.
+        conditions: Threads, seed and inputs.
         folder: Where ``edgeprune.device.web.set_up`` put the runtimes.
         engine: ``node`` or ``chromium``.
-        threads: Of the runtime.
-        seed: Of the order and of random inputs.
-        inputs: Real inputs, an ``.npz``; ``None``: random ones.
         progress: Where to show the progress.
 
     Raises:
-        InputError: A file or ``inputs`` can't be used, or the runtime refuses a file.
+        InputError: A file or the inputs can't be used, or the runtime refuses a file.
         DeviceError: Node, the browser or the runtimes aren't there, or a process died or hung.
     """
     forms = {name: detect_format(path) for name, path in files.items()}
-    run = _Run(folder, engine, threads, options)
+    run = _Run(folder, engine, options, conditions)
     for name, path in files.items():
         if engine == "chromium" or forms[name] == "onnx":
-            run.prepare(name, path, forms[name], seed, inputs)
+            run.prepare(name, path, forms[name])
     total = len(run.jobs) * options.blocks
     with (progress or Silent()).bar("measuring", total) as bar:
-        rounds = take_turns(list(run.jobs), options, seed, run.block, bar)
-    return _profile(files, forms, run, rounds, "random" if inputs is None else "real")
+        rounds = take_turns(list(run.jobs), options, conditions.seed, run.block, bar)
+    return _profile(files, forms, run, rounds)
 
 
 @dataclass
@@ -98,8 +94,8 @@ class _Job:
 class _Run:
     folder: Path
     engine: str
-    threads: int
     options: ProfileOptions
+    conditions: Conditions
     jobs: dict[str, _Job] = field(default_factory=dict)
     found: str = ""
     """Name and version of the engine."""
@@ -113,7 +109,7 @@ class _Run:
             return f"{self.engine} on {describe()}"
         return f"{self.found} (timer steps of {1e6 * median(self.timers):.1g} us) on {describe()}"
 
-    def prepare(self, name: str, path: Path, form: str, seed: int, inputs: Path | None) -> None:
+    def prepare(self, name: str, path: Path, form: str) -> None:
         """Make the inputs, and run them here.
 
         Raises:
@@ -125,15 +121,15 @@ class _Run:
                 f"{path}: has weights in {beside[0].name}, and a browser gets one file alone: "
                 "save the model with its weights inside (onnx.save(onnx.load(FILE), OTHER))"
             )
-        session = open_session(path)
+        session, given = open_session(path), self.conditions.inputs
         arrays = (
-            random_inputs(session.inputs, seed)
-            if inputs is None
-            else real_inputs(session.inputs, inputs)
+            random_inputs(session.inputs, self.conditions.seed)
+            if given is None
+            else real_inputs(session.inputs, given)
         )
         content = {
             "format": form,
-            "threads": self.threads,
+            "threads": self.conditions.threads,
             "inputs": [
                 {
                     "name": spec.name,
@@ -203,11 +199,11 @@ def _drift(name: str, outputs: Sequence[Mapping[str, Any]], expected: Mapping[st
 
 
 def _profile(
-    files: Mapping[str, Path], forms: Mapping[str, str], run: _Run, rounds: Rounds, inputs: str
+    files: Mapping[str, Path], forms: Mapping[str, str], run: _Run, rounds: Rounds
 ) -> Profile:
     where = run.where
     when = datetime.now(UTC).isoformat(timespec="seconds")
-    origins = Origins(where, when, run.threads, inputs)
+    origins = Origins(where, when, run.conditions.threads, run.conditions.kind)
     known = sizes(files)
     samples = {name: Samples(blocks=blocks) for name, blocks in rounds.blocks.items()}
     found, missing, notes = summarize(known, samples, origins)

@@ -88,39 +88,26 @@ def _elsewhere(
     from edgeprune.measure.simulator import measure_tflm
 
     address, entry = at.named.address, at.named.entry
-    threads, seed, inputs = conditions.threads, conditions.seed, conditions.inputs
     if address.kind == "adb":
         if entry.benchmark_model is None:
             raise InputError(
                 f"device '{at.named.name}': needs LiteRT's benchmark_model for the phone: "
                 f"edgeprune device add {address} --benchmark-model FILE"
             )
-        found = measure_adb(
+        return measure_adb(
             files,
             options,
+            conditions,
             serial=address.name,
             benchmark_model=Path(entry.benchmark_model),
-            threads=threads,
-            seed=seed,
             progress=progress,
         )
-        unused = "the given inputs: benchmark_model makes its own random ones"
-        return replace(found, notes=(*found.notes, *([] if inputs is None else [unused])))
     folder = environment(at.places, address)
     if address.kind == "tflm":
-        return measure_tflm(
-            files, folder=folder, threads=threads, seed=seed, inputs=inputs, progress=progress
-        )
+        return measure_tflm(files, conditions, folder=folder, progress=progress)
     if address.kind == "web":
         return measure_web(
-            files,
-            options,
-            folder=folder,
-            engine=address.name,
-            threads=threads,
-            seed=seed,
-            inputs=inputs,
-            progress=progress,
+            files, options, conditions, folder=folder, engine=address.name, progress=progress
         )
     found = measure_emulated(
         files,

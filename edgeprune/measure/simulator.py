@@ -13,7 +13,7 @@ from edgeprune.device.tflm import Arena, Environment, examine, find
 from edgeprune.device.tflm.reference import reference_outputs
 from edgeprune.errors import DeviceError, InputError
 from edgeprune.figure import Figure, measured
-from edgeprune.measure.result import Profile
+from edgeprune.measure.result import Conditions, Profile
 from edgeprune.measure.sizes import size
 from edgeprune.profiler.formats import detect_format
 from edgeprune.profiler.inputs import random_inputs, real_inputs
@@ -75,11 +75,9 @@ class Drift:
 
 def measure_tflm(
     files: Mapping[str, Path],
+    conditions: Conditions,
     *,
     folder: Path,
-    threads: int = 1,
-    seed: int = 0,
-    inputs: Path | None = None,
     progress: Progress | None = None,
 ) -> Profile:
     """Find each .tflite file's arena, and hold its outputs against LiteRT's on this machine.
@@ -88,15 +86,14 @@ def measure_tflm(
 
     Args:
         files: Artifacts by the name to report them under; of an .onnx only the size is given.
+        conditions: Threads of LiteRT's default kernels, seed and inputs; the first sample of real
+            ones is the first that is run, the others are random.
         folder: With the environment that ``device.tflm.set_up`` made.
-        threads: Compute threads of LiteRT's default kernels.
-        seed: Of random inputs.
-        inputs: Real inputs, an ``.npz``: its first sample is the first that is run.
         progress: Where to show the progress.
 
     Raises:
         DeviceError: The environment isn't there.
-        InputError: A file or ``inputs`` can't be used.
+        InputError: A file or the inputs can't be used.
         MissingExtra: ai-edge-litert isn't installed.
     """
     environment = find(folder)
@@ -109,8 +106,8 @@ def measure_tflm(
         for name, path in files.items():
             found.figures[name] = {"bytes": size(path)}
             if detect_format(path) == "tflite":
-                session = open_session(path, threads)
-                arrays = _samples(session, seed, inputs)
+                session = open_session(path, conditions.threads)
+                arrays = _samples(session, conditions)
                 found.measure(environment, name, path, session, arrays)
             else:
                 found.missing.append(f"{name}: arena: TensorFlow Lite Micro reads .tflite only")
@@ -200,12 +197,12 @@ def compare(
     return Drift(values, differ, most, relative)
 
 
-def _samples(session: Session, seed: int, inputs: Path | None) -> dict[str, Array]:
+def _samples(session: Session, conditions: Conditions) -> dict[str, Array]:
     """``SAMPLES`` samples of each input, with a sample axis in front."""
     specs = session.inputs
-    drawn = [random_inputs(specs, seed + k) for k in range(SAMPLES)]
-    if inputs is not None:
-        drawn[0] = real_inputs(specs, inputs)
+    drawn = [random_inputs(specs, conditions.seed + k) for k in range(SAMPLES)]
+    if conditions.inputs is not None:
+        drawn[0] = real_inputs(specs, conditions.inputs)
     return {spec.name: np.stack([sample[k] for sample in drawn]) for k, spec in enumerate(specs)}
 
 

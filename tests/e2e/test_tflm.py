@@ -19,6 +19,7 @@ from edgeprune.device.tflm import Environment, examine, find, set_up
 from edgeprune.device.tflm.reference import reference_outputs
 from edgeprune.errors import DeviceError, EdgepruneError, InputError
 from edgeprune.export.c_array import write_c_array
+from edgeprune.measure.result import Conditions
 from edgeprune.measure.simulator import compare, measure_tflm
 from edgeprune.model import Event, Model, capture, recapture
 from edgeprune.profiler.runtime import open_session
@@ -118,7 +119,7 @@ def loads(environment: Environment, path: Path, size: int) -> bool:
 def test_the_arena_works_and_two_percent_less_fails(
     environment: Environment, folder: Path, files: Files, name: str
 ) -> None:
-    profile = measure_tflm({"model.tflite": files(name)}, folder=folder)
+    profile = measure_tflm({"model.tflite": files(name)}, Conditions(), folder=folder)
     figures = profile.figures["model.tflite"]
     arena = int(figures["arena"].value)
     assert loads(environment, files(name), arena)
@@ -127,7 +128,7 @@ def test_the_arena_works_and_two_percent_less_fails(
     assert figures["bytes"].value == files(name).stat().st_size
     assert figures["arena"].low is not None and figures["arena"].high == arena
     assert 0 < figures["arena"].low < arena
-    again = measure_tflm({"model.tflite": files(name)}, folder=folder, seed=9)
+    again = measure_tflm({"model.tflite": files(name)}, Conditions(seed=9), folder=folder)
     assert again.figures["model.tflite"]["arena"].value == arena
 
 
@@ -164,7 +165,7 @@ def test_a_profile_says_what_it_is_and_what_it_is_not(
     listed = {name: files(name) for name in ("digits-int8", "digits-fp32", "digits-int8-weights")}
     onnx = tmp_path / "model.onnx"
     onnx.write_bytes(bytes([0x3A, 0x00]))
-    profile = measure_tflm({**listed, "model.onnx": onnx}, folder=folder, inputs=inputs)
+    profile = measure_tflm({**listed, "model.onnx": onnx}, Conditions(inputs=inputs), folder=folder)
     assert "64 bits, reference kernels" in profile.machine
     origin = profile.figures["digits-int8"]["arena"].origin
     assert origin.kind == "measured" and origin.where == profile.machine
@@ -191,7 +192,7 @@ def test_an_operator_without_a_kernel_is_named(
     folder: Path, files: Files, name: str, reason: str
 ) -> None:
     listed = {"model.tflite": files(name), "good.tflite": files("digits-int8")}
-    profile = measure_tflm(listed, folder=folder)
+    profile = measure_tflm(listed, Conditions(), folder=folder)
     assert list(profile.figures["model.tflite"]) == ["bytes"]
     assert profile.not_measured[0].startswith("model.tflite: arena: TensorFlow Lite Micro")
     assert reason in profile.not_measured[0]
@@ -217,24 +218,24 @@ def test_inputs_and_outputs_go_by_their_names(environment: Environment, files: F
 
 def test_bad_files_are_named(folder: Path, files: Files, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"gone\.tflite: can't be read"):
-        measure_tflm({"model.tflite": tmp_path / "gone.tflite"}, folder=folder)
+        measure_tflm({"model.tflite": tmp_path / "gone.tflite"}, Conditions(), folder=folder)
     (tmp_path / "text.tflite").write_text("no model at all")
     with pytest.raises(InputError, match=r"text\.tflite: neither an ONNX nor a TFLite"):
-        measure_tflm({"model.tflite": tmp_path / "text.tflite"}, folder=folder)
+        measure_tflm({"model.tflite": tmp_path / "text.tflite"}, Conditions(), folder=folder)
     cut = tmp_path / "cut.tflite"
     cut.write_bytes(files("digits-int8").read_bytes()[:3000])
     with pytest.raises(EdgepruneError, match=r"cut\.tflite"):
-        measure_tflm({"model.tflite": cut}, folder=folder)
+        measure_tflm({"model.tflite": cut}, Conditions(), folder=folder)
 
 
 def test_without_the_environment_the_way_to_it_is_told(files: Files, tmp_path: Path) -> None:
     with pytest.raises(DeviceError, match="isn't set up there: edgeprune device add tflm"):
-        measure_tflm({"model.tflite": files("digits-int8")}, folder=tmp_path / "none")
+        measure_tflm({"model.tflite": files("digits-int8")}, Conditions(), folder=tmp_path / "none")
 
 
 def test_the_header_takes_the_measured_arena(folder: Path, files: Files, tmp_path: Path) -> None:
     path = files("digits-int8")
-    figure = measure_tflm({"m": path}, folder=folder).figures["m"]["arena"]
+    figure = measure_tflm({"m": path}, Conditions(), folder=folder).figures["m"]["arena"]
     _, header = write_c_array(path, tmp_path, arena=int(figure.value))
     assert f"#define MODEL_ARENA_SIZE {int(figure.value)}u\n" in header.read_text()
 

@@ -6,7 +6,7 @@ import pytest
 from edgeprune.device.benchmark_text import Op
 from edgeprune.errors import DeviceError, InputError
 from edgeprune.measure.android import measure_adb, ops_adb
-from edgeprune.measure.result import Profile
+from edgeprune.measure.result import Conditions, Profile
 from edgeprune.recipe import ProfileOptions
 from tests.unit.device.fake_adb import SERIAL, FakePhone, make_phone
 from tests.unit.profiler.models import chain, sums
@@ -30,7 +30,11 @@ def files(tmp_path: Path) -> dict[str, Path]:
 
 def measure(phone: FakePhone, files: dict[str, Path], options: ProfileOptions = QUICK) -> Profile:
     return measure_adb(
-        files, options, serial=SERIAL, benchmark_model=phone.benchmark_model, threads=2
+        files,
+        options,
+        Conditions(threads=2),
+        serial=SERIAL,
+        benchmark_model=phone.benchmark_model,
     )
 
 
@@ -100,7 +104,7 @@ def test_an_old_tool_gives_means_and_no_percentile(
 
 def test_without_a_tflite_file_the_phone_is_not_asked(files: dict[str, Path]) -> None:
     only = {"model.onnx": files["model.onnx"]}
-    found = measure_adb(only, QUICK, serial="none", benchmark_model=Path("absent"))
+    found = measure_adb(only, QUICK, Conditions(), serial="none", benchmark_model=Path("absent"))
     assert set(found.figures["model.onnx"]) == {"bytes"}
     assert len(found.not_measured) == 1
 

@@ -9,6 +9,7 @@ from onnx import TensorProto, helper
 from edgeprune.errors import DeviceError, InputError
 from edgeprune.measure import browser
 from edgeprune.measure.browser import measure_web
+from edgeprune.measure.result import Conditions
 from edgeprune.recipe import ProfileOptions
 from tests.unit.profiler.models import chain, lookup, sums
 from tests.unit.web_runtime import chromium, web_folder
@@ -45,7 +46,7 @@ def test_node_measures_onnx_files_and_says_what_it_can_not(
         "model.onnx": chain(tmp_path / "model.onnx", width=32, depth=2),
         "model.tflite": sums(tmp_path / "model.tflite", ["y"]),
     }
-    found = measure_web(files, QUICK, folder=web_folder, engine="node")
+    found = measure_web(files, QUICK, Conditions(), folder=web_folder, engine="node")
     figures = found.figures["model.onnx"]
     assert {"bytes", "load", "first_run", "latency_p50", "latency_p90", "latency_p99"} <= set(
         figures
@@ -75,7 +76,7 @@ def test_chromium_measures_both_formats(web_folder: Path, tmp_path: Path) -> Non
         "model.onnx": chain(tmp_path / "model.onnx", width=32, depth=2),
         "model.tflite": sums(tmp_path / "model.tflite", ["b", "a"]),
     }
-    found = measure_web(files, QUICK, folder=web_folder, engine="chromium")
+    found = measure_web(files, QUICK, Conditions(), folder=web_folder, engine="chromium")
     for name, runtime in (("model.onnx", "onnxruntime-web"), ("model.tflite", "@litertjs/core")):
         figures = found.figures[name]
         assert {"load", "latency_p50", "memory_wasm", "drift"} <= set(figures)
@@ -91,16 +92,16 @@ def test_real_inputs_are_used(web_folder: Path, tmp_path: Path) -> None:
     inputs = tmp_path / "x.npz"
     np.savez(inputs, x=np.array([[0, 1, 0, 1, 0, 1]]))
     files = {"m.onnx": lookup(tmp_path / "m.onnx")}
-    found = measure_web(files, QUICK, folder=web_folder, engine="node", inputs=inputs)
+    found = measure_web(files, QUICK, Conditions(inputs=inputs), folder=web_folder, engine="node")
     assert found.figures["m.onnx"]["latency_p50"].origin.how.endswith("real inputs")
     np.savez(inputs, x=np.zeros((1, 7), "int64"))
     with pytest.raises(InputError, match=r"x\.npz: input x is int64 1x6"):
-        measure_web(files, QUICK, folder=web_folder, engine="node", inputs=inputs)
+        measure_web(files, QUICK, Conditions(inputs=inputs), folder=web_folder, engine="node")
 
 
 def test_an_infinite_output_has_no_drift(web_folder: Path, tmp_path: Path) -> None:
     files = {"m.onnx": infinite(tmp_path / "m.onnx")}
-    found = measure_web(files, QUICK, folder=web_folder, engine="node")
+    found = measure_web(files, QUICK, Conditions(), folder=web_folder, engine="node")
     assert "drift" not in found.figures["m.onnx"]
     assert "m.onnx: drift: an output is infinite or not a number" in found.not_measured
 
@@ -108,7 +109,7 @@ def test_an_infinite_output_has_no_drift(web_folder: Path, tmp_path: Path) -> No
 def test_the_time_limit_leaves_figures_out(web_folder: Path, tmp_path: Path) -> None:
     files = {"m.onnx": chain(tmp_path / "m.onnx")}
     options = ProfileOptions(blocks=3, time_limit=0.01)
-    found = measure_web(files, options, folder=web_folder, engine="node")
+    found = measure_web(files, options, Conditions(), folder=web_folder, engine="node")
     assert "the time limit of 0.01 s ended the measuring" in found.not_measured
     assert "latency_p50" not in found.figures["m.onnx"]
     assert "load" not in found.figures["m.onnx"]
@@ -116,7 +117,7 @@ def test_the_time_limit_leaves_figures_out(web_folder: Path, tmp_path: Path) -> 
 
 def test_bad_files(web_folder: Path, tmp_path: Path) -> None:
     def measure(path: Path, folder: Path = web_folder) -> None:
-        measure_web({path.name: path}, QUICK, folder=folder, engine="node")
+        measure_web({path.name: path}, QUICK, Conditions(), folder=folder, engine="node")
 
     with pytest.raises(InputError, match=r"absent\.onnx: can't be read"):
         measure(tmp_path / "absent.onnx")
@@ -132,4 +133,4 @@ def test_weights_in_a_file_of_their_own_are_refused(web_folder: Path, tmp_path: 
     beside = {"save_as_external_data": True, "location": "w.bin", "size_threshold": 0}
     onnx.save(onnx.load(path), path, **beside)
     with pytest.raises(InputError, match=r"has weights in w\.bin"):
-        measure_web({"model.onnx": path}, QUICK, folder=web_folder, engine="node")
+        measure_web({"model.onnx": path}, QUICK, Conditions(), folder=web_folder, engine="node")
