@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Each artifact against the baseline that was accepted last: intervals against intervals. Pure."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
-from edgeprune.check.case import Subject
+from edgeprune.check.case import Case, Subject, told
 from edgeprune.check.limits import Answer, grown
 from edgeprune.check.measuring import LOOKS
 from edgeprune.figure import Figure
@@ -12,9 +13,9 @@ from edgeprune.gate.judged import Judged, Rule
 from edgeprune.gate.lock import Accepted
 from edgeprune.gate.verdict import Outcome
 from edgeprune.measure.growth import judge_growth
-from edgeprune.report.text import change, show, spread
+from edgeprune.report.text import change, plain, show, spread
 
-__all__ = ["against_baseline"]
+__all__ = ["against_baseline", "gone"]
 
 Figures = Mapping[str, Figure]
 
@@ -53,6 +54,32 @@ def against_baseline(subject: Subject) -> Answer:
         else:
             judged.append(_growth(subject, accepted, key, limit, notes))
     return Answer(tuple(judged), tuple(notes))
+
+
+def gone(cases: Sequence[Case], here: Path) -> tuple[Judged, ...]:
+    """What a baseline has and a result hasn't any more; else nothing would be said of it."""
+    found = []
+    for case in cases:
+        limits = case.limits.growth.model_dump(exclude_none=True)
+        if case.result is None or not limits:
+            continue
+        there = {artifact.file for artifact in case.result.manifest.artifacts}
+        rule = _RULES[next(iter(limits))]
+        found += [
+            Judged(
+                rule=rule,
+                model=case.model,
+                target=None if case.target is None else case.target.name,
+                artifact=told(case.path.parent / name, here),
+                outcome="not measured",
+                reason=f"The baseline has {plain(name)}, and the result hasn't any more: make it "
+                "again, or accept that with `edgeprune baseline accept`.",
+                place=case.limits.places.get(rule),
+            )
+            for name in case.limits.accepted
+            if name not in there
+        ]
+    return tuple(found)
 
 
 _RULES: dict[str, Rule] = {

@@ -1,13 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """Whether a manifest and its files belong together, and its figures say where they are from."""
 
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path, PurePosixPath
 
+from edgeprune.artifact import Artifact as Model
 from edgeprune.artifact import contents, digest, limits, read
-from edgeprune.artifact.source import regular
+from edgeprune.artifact.source import opened, regular
+from edgeprune.artifact.tflite_file import MAGIC
 from edgeprune.check.case import Case, Result, told
 from edgeprune.errors import InputError
 from edgeprune.figure import Figure
@@ -17,6 +20,8 @@ from edgeprune.report.text import plain
 
 __all__ = ["Integrity", "absent", "inspect"]
 
+_ELSEWHERE = b"location"
+"""Stands in an ONNX file that has weights in other files, as the key before their names."""
 _TOLD = 10
 """Findings of one rule of one manifest; the others are counted."""
 
@@ -37,6 +42,8 @@ class Integrity:
     """sha256 of each of its files that could be read."""
     genuine: frozenset[str]
     """Files that are the ones the manifest is about."""
+    sizes: Mapping[str, int]
+    """Bytes of each genuine artifact, those of files with its weights among them."""
 
 
 def absent(case: Case, here: Path) -> Judged:
@@ -54,14 +61,15 @@ def inspect(case: Case, here: Path) -> Integrity:
     result = case.result
     assert result is not None
     hashes: dict[str, str] = {}
-    findings = list(_files(case, result, hashes, here))
+    sizes: dict[str, int] = {}
+    findings = [*_nothing(case, result), *_files(case, result, hashes, here)]
     genuine = {name for name, found in hashes.items() if found == result.manifest.files[name]}
-    findings += _edited(case, result, genuine)
+    findings += _edited(case, result, genuine, sizes)
     findings += [
         _Finding("integrity/origin", case.path, f"{plain(name)}: {reason}")
         for name, reason in _origins(result)
     ]
-    return Integrity(tuple(_summed(case, here, findings)), hashes, frozenset(genuine))
+    return Integrity(tuple(_summed(case, here, findings)), hashes, frozenset(genuine), sizes)
 
 
 _RULES: dict[Rule, str] = {
@@ -98,6 +106,13 @@ def _judged(
         outcome="pass" if passed else "fail",
         reason=reason,
     )
+
+
+def _nothing(case: Case, result: Result) -> Iterator[_Finding]:
+    """A result without artifacts would pass, since there would be nothing to judge."""
+    if not result.manifest.artifacts:
+        reason = "It names no artifact, so there is nothing that could be judged."
+        yield _Finding("integrity/missing", case.path, reason)
 
 
 def _files(case: Case, result: Result, hashes: dict[str, str], here: Path) -> Iterator[_Finding]:
@@ -150,48 +165,79 @@ def _unreadable(folder: Path, path: Path) -> str | None:
     return None
 
 
-def _edited(case: Case, result: Result, genuine: set[str]) -> Iterator[_Finding]:
-    def finding(reason: str) -> _Finding:
-        return _Finding("integrity/edited", case.path, reason)
-
+def _edited(
+    case: Case, result: Result, genuine: set[str], sizes: dict[str, int]
+) -> Iterator[_Finding]:
     manifest = result.manifest
     if manifest.seal is None:
-        yield finding("It has no seal: it was written by an edgeprune that made none, or edited.")
+        yield _lie(case, "It has no seal: an edgeprune wrote it that made none, or it was edited.")
     elif not result.sealed:
-        yield finding("Its seal doesn't fit: it was edited after it was written.")
+        yield _lie(case, "Its seal doesn't fit: it was edited after it was written.")
     for artifact in manifest.artifacts:
         name = plain(artifact.file)
         if manifest.files.get(artifact.file) != artifact.sha256:
-            yield finding(f"{name}: its artifact isn't the file that it lists under that name.")
+            yield _lie(case, f"{name}: its artifact isn't the file that it lists under that name.")
+        elif artifact.file in sizes:
+            yield _lie(case, f"{name}: stands among its artifacts more than once.")
         elif artifact.file in genuine:
             path = _inside(result.folder, artifact.file, "")
-            for what, said, found in _recounted(artifact, manifest.figures, path):
-                yield finding(f"{name}: {what} is {found} in the file and {said} in the manifest.")
+            known = None if artifact.format == "onnx" and _is_alone(path) else read(path)
+            sizes[artifact.file] = path.stat().st_size if known is None else known.bytes
+            for lie in _lies(artifact, path, known, result):
+                yield _lie(case, f"{name}: {lie}.")
     for name, key, figure in _figures(result):
         low = figure.value if figure.low is None else figure.low
         high = figure.value if figure.high is None else figure.high
         if not low <= figure.value <= high:
-            yield finding(f"{plain(name)}: {plain(key)}: {figure.value} isn't in its interval.")
+            yield _lie(case, f"{plain(name)}: {plain(key)}: {figure.value} isn't in its interval.")
 
 
-def _recounted(
-    artifact: Artifact, figures: Mapping[str, Mapping[str, Figure]], path: Path
-) -> Iterator[tuple[str, object, object]]:
-    """What the manifest says otherwise than the file: name, said, found."""
-    size = path.stat().st_size
+def _lie(case: Case, reason: str) -> _Finding:
+    return _Finding("integrity/edited", case.path, reason)
+
+
+def _is_alone(path: Path) -> bool:
+    """Whether a file is ONNX with all weights in itself, told without the time to read its graph.
+
+    Its counts are of what its runtime makes of it, so they aren't in the file to be compared.
+    """
+    with opened(path) as content:
+        small = len(content) <= limits.WHOLE and content[4:8] != MAGIC
+        return small and _ELSEWHERE not in content[0 : len(content)]
+
+
+def _lies(artifact: Artifact, path: Path, known: Model | None, result: Result) -> Iterator[str]:
+    """What the manifest says of an artifact and its files deny."""
+    size, stated = path.stat().st_size, result.manifest.figures.get(artifact.file, {}).get("bytes")
     pairs: list[tuple[str, object, object]] = [("bytes", artifact.bytes, size)]
-    stated = figures.get(artifact.file, {}).get("bytes")
     if stated is not None:
         pairs.append(("bytes (figure)", int(stated.value), size))
-    if artifact.format == "tflite":
-        # An ONNX file's counts are of what its runtime makes of it, which isn't in the file.
-        counts = contents(read(path)).counts
-        pairs += [
-            ("int8 operators", artifact.check.int8_ops, counts.int8),
-            ("float operators", artifact.check.float_ops, counts.floating),
-            ("operators", dict(sorted(artifact.check.op_counts.items())), dict(counts.kinds)),
-        ]
-    yield from (pair for pair in pairs if pair[1] != pair[2])
+    if known is not None:
+        pairs += _recounted(artifact, known)
+    for what, said, found in pairs:
+        if said != found:
+            yield f"{what} is {found} in the file and {said} in the manifest"
+    for weights in () if known is None else _unlisted(known, result):
+        yield f"keeps weights in {weights}, which it doesn't list"
+
+
+def _unlisted(known: Model, result: Result) -> Iterator[str]:
+    """Files with weights of an artifact that the manifest has no hash of."""
+    listed = {PurePosixPath(name) for name in result.manifest.files}
+    for file in known.files:
+        inside = PurePosixPath(os.path.relpath(file, result.folder))
+        if file != known.path and inside not in listed:
+            yield plain(str(inside))
+
+
+def _recounted(artifact: Artifact, known: Model) -> Iterator[tuple[str, object, object]]:
+    """Name, said, found of all that the manifest says of a file's content."""
+    yield "format", artifact.format, known.format
+    if known.format == "tflite":
+        counts = contents(known).counts
+        yield "int8 operators", artifact.check.int8_ops, counts.int8
+        yield "float operators", artifact.check.float_ops, counts.floating
+        yield "operators", dict(sorted(artifact.check.op_counts.items())), dict(counts.kinds)
 
 
 def _figures(result: Result) -> Iterator[tuple[str, str, Figure]]:
@@ -206,11 +252,30 @@ def _figures(result: Result) -> Iterator[tuple[str, str, Figure]]:
             yield verdict.artifact, verdict.budget, verdict.figure
 
 
+_JUDGED: dict[str, tuple[str, tuple[str, ...]]] = {
+    "bytes": ("B", ("counted",)),
+    "drop": ("points", ("measured",)),
+    "score": ("%", ("measured",)),
+    "latency_p50": ("s", ("measured",)),
+    "latency_reference": ("x", ("measured",)),
+    "memory_peak": ("B", ("measured",)),
+    "memory_wasm": ("B", ("measured",)),
+    "arena": ("B", ("measured", "counted")),
+}
+"""Unit and origin of each figure that a limit may be about: a limit on milliseconds isn't kept by
+hours, nor a limit on what was measured by an estimate."""
+
+
 def _origins(result: Result) -> Iterator[tuple[str, str]]:
     for name, key, figure in _figures(result):
         lacking = list(_lacking(figure))
         if lacking:
             yield name, f"{plain(key)} is {figure.origin.kind} without {', '.join(lacking)}."
+        unit, kinds = _JUDGED.get(key, (figure.unit, (figure.origin.kind,)))
+        if figure.unit != unit:
+            yield name, f"{key} is in '{plain(figure.unit)}', and only '{unit}' can be judged."
+        if figure.origin.kind not in kinds:
+            yield name, f"{key} is {figure.origin.kind}, and only {' or '.join(kinds)} counts."
 
 
 def _lacking(figure: Figure) -> Iterator[str]:

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from edgeprune import __version__
-from edgeprune.check.baseline import against_baseline
+from edgeprune.check.baseline import against_baseline, gone
 from edgeprune.check.case import Case, Subject
 from edgeprune.check.limits import Answer, against_budgets
 from edgeprune.check.measuring import Measuring, measured
@@ -46,7 +46,7 @@ def check(
         subjects, notes = measured(subjects, measuring, _judge)
     answer = _judge(subjects)
     return CheckReport(
-        judged=(*read.judged, *answer.judged),
+        judged=(*read.judged, *answer.judged, *gone(cases, here)),
         strict=rules.strict,
         allow_unmeasured=rules.allow_unmeasured,
         notes=tuple(dict.fromkeys((*notes, *answer.notes, *_unjudged(subjects, answer.judged)))),

@@ -68,7 +68,8 @@ def _of_result(case: Case, result: Result, found: integrity.Integrity, here: Pat
         if name in found.genuine:  # else the manifest's figures are about another file
             own = dict(result.manifest.figures.get(name, {}))
             device = _evidence(case, result, name)
-        own["bytes"] = counted(path.stat().st_size, "B", "size of the file")
+        size = found.sizes.get(name, path.stat().st_size)
+        own["bytes"] = counted(size, "B", "size of the file")
         known = {**own, **(device or {})}
         shown = told(path, here)
         subjects.append(

@@ -95,6 +95,7 @@ def _load(path: Path, kind: type[T]) -> dict[str, Any]:
         text = content[0 : len(content)]
     try:
         data = json.loads(text.decode())
+        json.dumps(data, ensure_ascii=False).encode()  # half a character is no text anywhere
     except (ValueError, RecursionError):
         raise InputError(f"{plain(str(path))}: is no JSON, so no {name}") from None
     version = data.get("schema_version") if isinstance(data, dict) else None

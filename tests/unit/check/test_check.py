@@ -215,6 +215,23 @@ def test_a_score_that_fell(results: Path, capsys: pytest.CaptureFixture[str]) ->
     assert accuracy["place"]["line"] == 12
 
 
+def test_an_artifact_that_the_baseline_has_and_the_result_has_not(
+    results: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lock = results / "edgeprune.lock.json"
+    data = json.loads(lock.read_text())
+    files = data["models"]["net"]["rpi4"]
+    files["model.tflite"] = files["model.onnx"]
+    lock.write_text(json.dumps(data))
+    code, report = found(capsys)
+    (gone,) = (each for each in report["judged"] if each["outcome"] == "not measured")
+    assert code == 0
+    assert gone["artifact"] == "out/net/rpi4/model.tflite"
+    assert "the result hasn't any more" in gone["reason"]
+    assert gone["place"]["line"] == 9
+    assert found(capsys, "--strict")[0] == 1
+
+
 def test_scores_on_other_data_are_not_compared(
     results: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

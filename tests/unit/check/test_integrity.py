@@ -8,8 +8,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import onnx
 import pytest
 
+from edgeprune.artifact import digest
 from edgeprune.check import Request, Rules, check, gather
 from edgeprune.errors import EdgepruneError, InputError
 from edgeprune.gate.judged import CheckReport
@@ -279,3 +281,82 @@ def test_a_huge_sparse_manifest(tmp_path: Path) -> None:
     os.truncate(tmp_path / "manifest.json", 2**34)
     with pytest.raises(InputError):
         checked(tmp_path)
+
+
+def test_a_result_of_nothing_is_no_pass(folder: Path) -> None:
+    edit(folder, lambda data: data.update(artifacts=[]), seal=True)
+    (found,) = failures(checked(folder))
+    assert found[0] == "integrity/missing"
+    assert "names no artifact" in found[1]
+
+
+def test_an_artifact_stands_there_once(folder: Path) -> None:
+    edit(folder, lambda data: data["artifacts"].append(data["artifacts"][0]), seal=True)
+    (found,) = failures(checked(folder))
+    assert found == ("integrity/edited", "model.onnx: stands among its artifacts more than once.")
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"unit": "h"}, "latency_p50 is in 'h', and only 's' can be judged"),
+        ({"origin": {"kind": "estimated", "how": "a guess"}}, "only measured counts"),
+        ({"origin": {"kind": "counted", "how": "a guess"}}, "only measured counts"),
+    ],
+)
+def test_a_latency_that_was_not_measured_in_seconds(
+    folder: Path, change: dict[str, Any], reason: str
+) -> None:
+    def lie(data: dict[str, Any]) -> None:
+        data["device"]["figures"]["model.onnx"]["latency_p50"].update(change)
+
+    edit(folder, lie, seal=True)
+    ((rule, told),) = failures(checked(folder))
+    assert rule == "integrity/origin"
+    assert reason in told
+
+
+def renew(folder: Path, **entries: object) -> None:
+    """The manifest names the present ``model.onnx``."""
+
+    def change(data: dict[str, Any]) -> None:
+        file = folder / "model.onnx"
+        sha, size = digest(file), file.stat().st_size
+        data["files"]["model.onnx"] = sha
+        data["artifacts"][0].update(sha256=sha, bytes=size, **entries)
+        data["figures"]["model.onnx"]["bytes"]["value"] = size
+
+    edit(folder, change, seal=True)
+
+
+def test_weights_beside_an_artifact_count_and_are_listed(folder: Path) -> None:
+    model = onnx.load(folder / "model.onnx")
+    onnx.save_model(
+        model, folder / "model.onnx", save_as_external_data=True, location="w", size_threshold=0
+    )
+    renew(folder)
+    report = checked(folder)
+    ((rule, told),) = failures(report)
+    assert rule == "integrity/edited"
+    assert "keeps weights in w, which it doesn't list" in told
+    (size,) = (each for each in report.judged if each.rule == "budget/size")
+    assert size.figure is not None
+    assert size.figure.value == sum((folder / name).stat().st_size for name in ("model.onnx", "w"))
+
+
+def test_an_artifact_is_of_the_format_that_is_said(folder: Path) -> None:
+    renew(folder, format="tflite")
+    ((_, told),) = failures(checked(folder))
+    assert told == "model.onnx: format is onnx in the file and tflite in the manifest."
+    made.lite(folder / "model.onnx")
+    renew(folder, format="onnx")
+    assert (
+        "format is tflite in the file and onnx in the manifest" in failures(checked(folder))[0][1]
+    )
+
+
+@pytest.mark.parametrize("key", ["files", "versions"])
+def test_half_a_character_is_no_text(folder: Path, key: str) -> None:
+    edit(folder, lambda data: data[key].update({"\ud800": "0" * 64}), seal=True)
+    with pytest.raises(InputError, match="is no JSON, so no Manifest"):
+        checked(folder)
