@@ -5,6 +5,7 @@ import hashlib
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -18,6 +19,8 @@ from edgeprune.target import find_target
 from tests.networks import digits_cnn
 
 ROOT = Path(__file__).parents[2]
+Run = Callable[..., tuple[int, str, str]]
+"""A command: its exit code, standard output and standard error."""
 
 QUICK = """
 [profile]

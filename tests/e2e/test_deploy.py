@@ -2,7 +2,6 @@
 """``edgeprune deploy``, with real models that the agent runs, on this machine and behind sshd."""
 
 import contextlib
-import getpass
 import hashlib
 import json
 import os
@@ -10,7 +9,8 @@ import shutil
 import signal
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,6 @@ import tomli_w
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from edgeprune.cli.main import main
 from edgeprune.deploy.health import Expected, ExpectedOutput, Health
 from edgeprune.deploy.steps import Wishes, roll_back
 from edgeprune.device.address import parse_address
@@ -31,13 +30,13 @@ from edgeprune.profiler.runtime import open_session
 from edgeprune.progress import Silent
 from edgeprune.report import write_json
 from edgeprune.report.schema import Manifest
-from tests.sshd import Server, needs_sshd, sshd
+from tests.e2e.support import Run
+from tests.sshd import Server, needs_sshd
 from tests.unit.deploy import boards
 from tests.unit.profiler.models import chain, sums
 from tests.unit.report import reports
 
 A, B = "aaaaaaaaaaaa", "bbbbbbbbbbbb"
-Run = Callable[..., tuple[int, str, str]]
 
 
 def result(
@@ -78,37 +77,9 @@ def result(
 
 
 @pytest.fixture
-def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Places:
-    """A user's folders of their own."""
-    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    return Places(tmp_path / "config" / "edgeprune", tmp_path / "cache" / "edgeprune")
-
-
-@pytest.fixture
-def run(places: Places, capsys: pytest.CaptureFixture[str]) -> Run:
-    """The command: its exit code, standard output and errors."""
-
-    def call(*words: str | Path) -> tuple[int, str, str]:
-        code = main(["deploy", *map(str, words)])
-        out, err = capsys.readouterr()
-        return code, out, err
-
-    return call
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Server]:
-    """One with a user who has no rights but in the home folder."""
-    with sshd() as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def mine() -> Iterator[Server]:
-    """One that logs in as who runs the tests, for whom this very Python works."""
-    with sshd(user=getpass.getuser()) as running:
-        yield running
+def run(edgeprune: Run, places: Places) -> Run:
+    """``edgeprune deploy`` with folders of its own."""
+    return partial(edgeprune, "deploy")
 
 
 @pytest.fixture

@@ -1,26 +1,25 @@
 # SPDX-License-Identifier: Apache-2.0
 """``edgeprune device`` against a real sshd, and the agent behind it."""
 
-import getpass
 import io
 import json
 import os
 import subprocess
 import sys
 import tomllib
-from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from edgeprune.cli.main import main
 from edgeprune.device.address import parse_address
 from edgeprune.device.agent import Agent
 from edgeprune.device.open import open_agent
 from edgeprune.device.settings import Places, find_device
 from edgeprune.device.ssh import SshShell
 from edgeprune.errors import InputError
+from tests.e2e.support import Run
 from tests.sshd import Server, needs_sshd, sshd
 from tests.unit.profiler import models
 
@@ -28,40 +27,9 @@ SYSTEM_PYTHON = "/usr/bin/python3"
 
 
 @pytest.fixture(autouse=True)
-def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Places:
-    """The user's folders, in a place of the test's."""
-    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    return Places(tmp_path / "config" / "edgeprune", tmp_path / "cache" / "edgeprune")
-
-
-Run = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def run(capsys: pytest.CaptureFixture[str]) -> Run:
-    """Run ``edgeprune device ...``: exit code, standard output, standard error."""
-
-    def call(*words: str) -> tuple[int, str, str]:
-        code = main(["device", *words])
-        out, err = capsys.readouterr()
-        return code, out, err
-
-    return call
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Server]:
-    """One whose user has nothing but the system's own Python."""
-    with sshd() as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def mine() -> Iterator[Server]:
-    """One that logs in as who runs the tests, for whom this very Python works."""
-    with sshd(user=getpass.getuser()) as running:
-        yield running
+def run(edgeprune: Run, places: Places) -> Run:
+    """``edgeprune device`` with folders of its own."""
+    return partial(edgeprune, "device")
 
 
 def test_nothing_was_added_at_first(run: Run) -> None:

@@ -32,12 +32,6 @@ AWKWARD = st.one_of(
 )
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[Server]:
-    with sshd() as running:
-        yield running
-
-
 @pytest.fixture
 def shell(server: Server) -> Iterator[SshShell]:
     reached = SshShell(parse_address(server.address), server.options())
