@@ -7,7 +7,7 @@ The formulas are functions of tensors alone; ``Probe`` gets the gradients that s
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 import torch
@@ -21,7 +21,7 @@ from edgeprune.finetune.plan import make_plan
 from edgeprune.mask import Mask, Network
 from edgeprune.model import Model
 from edgeprune.tickets.ledger import Ledger
-from edgeprune.tickets.options import TicketOptions
+from edgeprune.tickets.options import Criterion, TicketOptions
 from edgeprune.tickets.training import Training, need_data
 
 __all__ = [
@@ -34,6 +34,7 @@ __all__ = [
     "movement",
     "random",
     "saliency",
+    "score",
     "squared_gradients",
 ]
 
@@ -133,6 +134,36 @@ class Probe:
         return squared_gradients(self.module, self.loss, self.batches(1), self.ledger, mask)
 
 
+def score(
+    criterion: Criterion,
+    weights: Mapping[str, Tensor],
+    network: Network,
+    seed: int,
+    probe: Callable[[], Probe],
+    mask: Mask | None = None,
+) -> dict[str, Tensor]:
+    """The scores of a network as it is now.
+
+    Args:
+        criterion: Any but ``movement``, which is a sum over a training.
+        weights: At least those of the network's layers.
+        network: Its layers.
+        seed: Of random scores.
+        probe: Called where gradients are needed.
+        mask: In force, for the count of costs.
+    """
+    own = {layer.name: weights[layer.name].detach() for layer in network.layers}
+    if criterion == "magnitude":
+        return magnitude(own)
+    if criterion == "random":
+        return random(network, seed)
+    if criterion == "saliency":
+        return saliency(own, probe().gradients(mask))
+    if criterion == "fisher":
+        return fisher(own, probe().squared_gradients(mask))
+    raise ValueError(f"'{criterion}' is no score of a single moment")
+
+
 def mean_gradients(
     module: nn.Module,
     loss: Loss,
@@ -147,8 +178,8 @@ def mean_gradients(
         loss: A mean over the samples of a batch.
         batches: Training samples.
         ledger: Counts the passes.
-        mask: In force, for the count; the gradients of masked weights are given too, and counted
-            as needed.
+        mask: In force, for the count; the gradients of masked weights are given too but not
+            counted, since a weight that is gone needs no score.
     """
     total, samples = _sums(module, loss, batches, ledger, mask, squared=False)
     return {name: value / samples for name, value in total.items()}
@@ -197,5 +228,5 @@ def _sums(
                     part = gradient.square() if squared else gradient
                     total[name] += score.samples * part.detach()
             samples += score.samples
-            ledger.gradient(score.samples, mask, dense_weights=mask is not None)
+            ledger.gradient(score.samples, mask)
     return total, samples

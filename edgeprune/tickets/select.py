@@ -15,7 +15,17 @@ from edgeprune.tickets.allocate import Shares, share_out
 from edgeprune.tickets.options import AllocationRule, TicketOptions
 from edgeprune.tickets.scores import Scores, generator
 
-__all__ = ["Ranking", "best", "eligible", "parse_pattern", "pick", "select"]
+__all__ = [
+    "Field",
+    "Ranking",
+    "best",
+    "check_scores",
+    "compete",
+    "emptied",
+    "parse_pattern",
+    "pick",
+    "select",
+]
 
 
 @dataclass(frozen=True)
@@ -29,11 +39,28 @@ class Ranking:
     """``2:4``: at most 2 of 4 neighbours along the input axis live."""
     seed: int = 0
     """Of the order among equal scores."""
+    final: bool = True
+    """False: on the way to the density. More weights than the pattern allows may live yet, but
+    those that it will keep are kept first, so that it can be met later."""
 
     @classmethod
     def of(cls, options: TicketOptions, seed: int, rule: AllocationRule = "global") -> Ranking:
         """As the options say; ``rule`` is the method's own."""
         return cls(options.alloc or rule, options.densities, options.pattern, seed)
+
+
+@dataclass(frozen=True)
+class Field:
+    """Which weights compete, by layer."""
+
+    first: Mapping[str, Tensor]
+    later: Mapping[str, Tensor]
+    """Those whose turn comes when all of ``first`` live."""
+
+    @property
+    def room(self) -> dict[str, int]:
+        """How many compete in each layer."""
+        return {name: int((f | self.later[name]).sum()) for name, f in self.first.items()}
 
 
 def select(
@@ -54,65 +81,78 @@ def select(
         InputError: Scores are missing, NaN or infinite; the pattern doesn't divide a layer; the
             density can't be met.
     """
-    allowed = eligible(network, scores, ranking, among)
-    room = {name: int(free.sum()) for name, free in allowed.items()}
+    competing = compete(network, scores, ranking, among)
+    room = competing.room
     most = sum(room.values())
     if round(density * network.size) > most:
         why = f"the pattern {ranking.pattern} allows" if ranking.pattern else "may go on living"
         raise InputError(f"density {density:g} is more than {why}: {most / network.size:.4g}")
     shares = share_out(network, density, ranking.rule, ranking.densities, room)
-    return pick(scores, shares, allowed, ranking.seed, about)
+    return pick(scores, shares, competing, ranking.seed, about)
 
 
-def eligible(
-    network: Network, scores: Scores, ranking: Ranking, among: Mask | None = None
-) -> dict[str, Tensor]:
-    """Which weights compete, by layer.
-
-    Raises:
-        InputError: As ``select``.
-    """
-    _check(network, scores)
+def compete(network: Network, scores: Scores, ranking: Ranking, among: Mask | None = None) -> Field:
+    """Which weights compete. Errors as ``select``."""
+    for layer in network.layers:
+        check_scores(layer, scores)
     if ranking.pattern is not None:
         _check_pattern(network, ranking.pattern)
-    allowed: dict[str, Tensor] = {}
+    first: dict[str, Tensor] = {}
+    later: dict[str, Tensor] = {}
     for layer in network.layers:
         alive = torch.ones(layer.shape, dtype=torch.bool)
         if among is not None:
             alive = among.keep[layer.name]
+        first[layer.name] = alive
         if ranking.pattern is not None:
-            alive = _best_of_blocks(layer, scores[layer.name], alive, ranking)
-        allowed[layer.name] = alive
-    return allowed
+            first[layer.name] = _best_of_blocks(layer, scores[layer.name], alive, ranking)
+        rest = torch.zeros_like(alive) if ranking.final else alive & ~first[layer.name]
+        later[layer.name] = rest
+    return Field(first, later)
 
 
-def pick(
-    scores: Scores, shares: Shares, allowed: Mapping[str, Tensor], seed: int, about: About
-) -> Mask:
-    """Keep the counts of ``shares`` among the ``allowed`` weights."""
+def pick(scores: Scores, shares: Shares, competing: Field, seed: int, about: About) -> Mask:
+    """Keep the counts of ``shares`` among the weights that compete."""
     keep: dict[str, Tensor] = {}
     for name, count in shares.own.items():
-        keep[name] = best(scores[name], count, allowed[name], generator(seed, "ties", name))
-    rest = [name for name in allowed if name not in shares.own]
+        given = (scores[name], competing.first[name], competing.later[name])
+        keep[name] = _in_turn(*given, count, generator(seed, "ties", name))
+    rest = [name for name in competing.first if name not in keep]
     if rest:
-        values = torch.cat([scores[name].flatten().double() for name in rest])
-        free = torch.cat([allowed[name].flatten() for name in rest])
-        kept = best(values, shares.common, free, generator(seed, "ties"))
-        parts = torch.split(kept, [allowed[name].numel() for name in rest])
+        values, first, later = (
+            torch.cat([tensors[name].flatten() for name in rest])
+            for tensors in (
+                {name: scores[name].double() for name in rest},
+                competing.first,
+                competing.later,
+            )
+        )
+        kept = _in_turn(values, first, later, shares.common, generator(seed, "ties"))
+        parts = torch.split(kept, [scores[name].numel() for name in rest])
         for name, part in zip(rest, parts, strict=True):
-            keep[name] = part.reshape(allowed[name].shape).clone()
-    return Mask({name: keep[name] for name in allowed}, about)
+            keep[name] = part.reshape(scores[name].shape).clone()
+    return Mask({name: keep[name] for name in competing.first}, about)
+
+
+def _in_turn(
+    scores: Tensor, first: Tensor, later: Tensor, count: int, random: torch.Generator
+) -> Tensor:
+    more = count - int(first.sum())
+    if more <= 0:
+        return best(scores, count, first, random)
+    return first | best(scores, more, later, random)
 
 
 def best(scores: Tensor, count: int, allowed: Tensor, random: torch.Generator) -> Tensor:
     """The ``count`` highest of the ``allowed``; which of equal ones is drawn.
 
-    Raises:
-        ValueError: Fewer are allowed.
+    Args:
+        scores: Finite.
+        count: As many are allowed at least.
+        allowed: Of the shape of ``scores``.
+        random: Draws.
     """
     places = allowed.flatten().nonzero().flatten()
-    if not 0 <= count <= len(places):
-        raise ValueError(f"{count} of {len(places)}")
     keep = torch.zeros(scores.numel(), dtype=torch.bool)
     if count:
         values = scores.detach().flatten()[places]
@@ -122,6 +162,12 @@ def best(scores: Tensor, count: int, allowed: Tensor, random: torch.Generator) -
         keep[above] = True
         keep[equal[drawn]] = True
     return keep.reshape(scores.shape)
+
+
+def emptied(mask: Mask) -> tuple[str, ...]:
+    """A note on layers without any living weight, where there are such."""
+    names = [name for name, kept in mask.keep.items() if not bool(kept.any())]
+    return (f"no weight lives in {', '.join(names)}",) if names else ()
 
 
 def parse_pattern(pattern: str) -> tuple[int, int]:
@@ -153,15 +199,19 @@ def _best_of_blocks(layer: Layer, scores: Tensor, alive: Tensor, ranking: Rankin
     return chosen.reshape(rows.shape).movedim(-1, layer.in_dim).contiguous() & alive
 
 
-def _check(network: Network, scores: Scores) -> None:
-    for layer in network.layers:
-        if layer.name not in scores or scores[layer.name].shape != layer.shape:
-            raise InputError(f"'{layer.name}' has no scores of shape {layer.shape}")
-        if not bool(scores[layer.name].isfinite().all()):
-            raise InputError(
-                f"scores of '{layer.name}' are NaN or infinite: nothing can be ranked; the weights "
-                "or the loss overflow, or the weights hold NaN already"
-            )
+def check_scores(layer: Layer, scores: Scores) -> None:
+    """Refuse what can't be ranked.
+
+    Raises:
+        InputError: Scores of the layer are missing, NaN or infinite.
+    """
+    if layer.name not in scores or scores[layer.name].shape != layer.shape:
+        raise InputError(f"'{layer.name}' has no scores of shape {layer.shape}")
+    if not bool(scores[layer.name].isfinite().all()):
+        raise InputError(
+            f"scores of '{layer.name}' are NaN or infinite: nothing can be ranked; the weights "
+            "hold NaN, or the loss overflows (a lower learning rate helps then)"
+        )
 
 
 def _check_pattern(network: Network, pattern: str) -> None:
