@@ -21,6 +21,7 @@ __all__ = ["Ticket", "read_ticket", "write_ticket"]
 _VERSION = 1
 _HEADER = "edgeprune.ticket"
 _KEEP, _START = "keep/", "start/"
+_ABOUT = {"method": str, "seed": int, "model": str, "structure": str, "facts": dict}
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,9 +42,14 @@ def write_ticket(path: Path, ticket: Ticket) -> None:
     from safetensors.torch import save
 
     about = {**asdict(ticket.mask.about), "facts": dict(ticket.mask.about.facts)}
-    header = {"schema_version": _VERSION, "density": ticket.mask.density, **about}
     tensors = {_KEEP + name: kept.contiguous() for name, kept in ticket.mask.keep.items()}
-    tensors |= {_START + n: t.detach().clone() for n, t in (ticket.start or {}).items()}
+    start = (ticket.start or {}).items()
+    tensors |= {
+        _START + n: t.detach().clone(memory_format=torch.contiguous_format) for n, t in start
+    }
+    # In the file they are sorted by name; what pairs them by place needs their own order
+    order = {"schema_version": _VERSION, "order": list(tensors)}
+    header = {**order, "density": ticket.mask.density, **about}
     text = json.dumps(header, sort_keys=True, allow_nan=False)
     save_file(path, [save(tensors, {_HEADER: text})])
 
@@ -69,24 +75,28 @@ def read_ticket(path: Path) -> Ticket:
         raise InputError(
             f"{path}: a safetensors file, but no ticket (`edgeprune ticket find` writes one)"
         )
-    keep = {n.removeprefix(_KEEP): t for n, t in tensors.items() if n.startswith(_KEEP)}
-    start = {n.removeprefix(_START): t for n, t in tensors.items() if n.startswith(_START)}
+    header = _header(path, about, set(names))
+    keep = {n.removeprefix(_KEEP): tensors[n] for n in header["order"] if n.startswith(_KEEP)}
+    start = {n.removeprefix(_START): tensors[n] for n in header["order"] if n.startswith(_START)}
     if not keep or any(kept.dtype != torch.bool for kept in keep.values()):
         raise InputError(f"{path}: damaged: it has no masks of type bool")
-    return Ticket(Mask(keep, _about(path, about)), start or None)
+    return Ticket(Mask(keep, About(**{name: header[name] for name in _ABOUT})), start or None)
 
 
-def _about(path: Path, text: str) -> About:
+def _header(path: Path, text: str, names: set[str]) -> dict[str, Any]:
     try:
         table: dict[str, Any] = json.loads(text)
-        if table["schema_version"] != _VERSION:
-            raise InputError(
-                f"{path}: a ticket of schema version {table['schema_version']}, this edgeprune "
-                f"reads {_VERSION}; use the edgeprune that wrote it"
-            )
-        if table["structure"] not in get_args(Structure):
-            raise ValueError(f"structure '{table['structure']}'")
-        names = ("method", "seed", "model", "structure", "facts")
-        return About(**{name: table[name] for name in names})
+        version = table["schema_version"]
+        if version == _VERSION:
+            wrong = [n for n, kind in _ABOUT.items() if not isinstance(table[n], kind)]
+            if wrong or table["structure"] not in get_args(Structure):
+                raise ValueError(f"{wrong[0] if wrong else 'structure'} can't be that")
+            if set(table["order"]) != names:
+                raise ValueError("it has other tensors")
+            return table
     except (KeyError, TypeError, ValueError) as error:
-        raise InputError(f"{path}: damaged: its header says {error}") from None
+        raise InputError(f"{path}: damaged: its header: {error}") from None
+    raise InputError(
+        f"{path}: a ticket of schema version {version}, this edgeprune reads {_VERSION}; use the "
+        "edgeprune that wrote it"
+    )
