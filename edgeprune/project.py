@@ -13,7 +13,7 @@ from typing import Annotated, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from edgeprune.errors import ConfigError
+from edgeprune.errors import ConfigError, nearest
 from edgeprune.gate.judged import Place
 from edgeprune.target import Budgets, Target, find_target
 from edgeprune.toml import Config, parse
@@ -96,6 +96,8 @@ class ModelEntry(Config):
             unknown = set(getattr(self, key)) - set(self.targets)
             if unknown:
                 raise ValueError(f"'{key}' names {sorted(unknown)[0]}, which isn't in 'targets'")
+        if len(set(self.targets)) != len(self.targets):
+            raise ValueError("'targets' names one twice")
         return self
 
 
@@ -107,6 +109,17 @@ class Project(Config):
     budgets: Annotated[dict[str, Budgets], Field(default_factory=dict)]
     """Limits by target, over the target's own, for every model."""
     baseline: Baseline = Baseline()
+
+    @model_validator(mode="after")
+    def _all_used(self) -> Self:
+        used = {target for model in self.models.values() for target in model.targets}
+        for target in self.budgets:
+            if target not in used:  # a limit that would never be judged
+                raise ValueError(
+                    f"'budgets' names {target}, which no model has in its 'targets'"
+                    f"{nearest(target, used)}"
+                )
+        return self
 
 
 @dataclass(frozen=True)
@@ -139,7 +152,8 @@ class ProjectFile:
             ConfigError: There is no such target.
         """
         own = self.folder / target
-        found = find_target(str(own) if own.suffix == ".toml" and own.exists() else target)
+        is_own = own.suffix == ".toml" and _is_there(own)
+        found = find_target(str(own) if is_own else target, self.folder)
         limits = found.budgets
         for tables in (self.project.budgets, self.project.models[name].budgets):
             if target in tables:
@@ -198,6 +212,13 @@ def find_project(folder: Path) -> ProjectFile | None:
     return None
 
 
+def _is_there(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # a name that is too long
+        return False
+
+
 def _read(path: Path) -> ProjectFile | None:
     if not path.is_file():
         return None
@@ -209,8 +230,8 @@ def _read(path: Path) -> ProjectFile | None:
     except OSError as error:
         raise ConfigError(f"{path}: can't be read: {error.strerror}") from None
     except (UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
-        if path.name != NAMES[0]:
-            return None  # of another tool's making, and it may not be ours at all
+        if path.name != NAMES[0] and b"tool.edgeprune" not in content:
+            return None  # of another tool's making, and not ours at all
         why = "it is nested too deeply" if isinstance(error, RecursionError) else error
         raise ConfigError(f"{path}: is no TOML: {why}") from None
     if len(content) > _LARGEST:

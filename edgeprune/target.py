@@ -11,11 +11,22 @@ from edgeprune.recipe import Format, Numerics
 from edgeprune.toml import Config, load
 from edgeprune.units import format_bytes, parse_bytes, parse_seconds
 
-__all__ = ["Budgets", "Device", "Reach", "Runtime", "Target", "find_target", "list_targets"]
+__all__ = [
+    "Budgets",
+    "Device",
+    "Reach",
+    "Runtime",
+    "Target",
+    "find_target",
+    "hiding",
+    "list_targets",
+]
 
 Text = Annotated[str, Field(min_length=1, pattern=r"\S")]
 Bytes = Annotated[
-    int, Field(ge=1), BeforeValidator(lambda v: parse_bytes(v) if isinstance(v, str) else v)
+    int,
+    Field(ge=1, lt=2**63),
+    BeforeValidator(lambda v: parse_bytes(v) if isinstance(v, str) else v),
 ]
 """Bytes; a number, or text such as ``2MB`` or ``512KiB``."""
 Seconds = Annotated[
@@ -168,23 +179,38 @@ def _fits(budget: str, limit: int | None, there: int | None) -> None:
         )
 
 
-def target_folders() -> tuple[Path, ...]:
-    """Where targets are looked for, in order: ``./targets``, beside the package, inside it."""
+def target_folders(near: Path = Path()) -> tuple[Path, ...]:
+    """Where targets are looked for, in order: ``targets`` in the folder ``near``, beside the
+    package, inside it."""
     package = Path(__file__).parent
-    return (Path("targets"), package.parent / "targets", package / "_data" / "targets")
+    return (near / "targets", package.parent / "targets", package / "_data" / "targets")
 
 
-def list_targets() -> dict[str, Path]:
+def list_targets(near: Path = Path()) -> dict[str, Path]:
     """Every known target's name and file; a user's own file hides a shipped one."""
     found: dict[str, Path] = {}
-    for folder in target_folders():
+    for folder in target_folders(near):
         for path in sorted(folder.glob("*.toml")):
             found.setdefault(path.stem, path)
     return dict(sorted(found.items()))
 
 
-def find_target(name: str) -> Target:
+def hiding(name: str, near: Path = Path()) -> Path | None:
+    """The user's own file that goes before the shipped target of that name, if there is one."""
+    own, *shipped = target_folders(near)
+    path = own / f"{name}.toml"
+    there = [folder for folder in shipped if (folder / path.name).is_file()]
+    if not there or not path.is_file() or path.samefile(there[0] / path.name):
+        return None
+    return path
+
+
+def find_target(name: str, near: Path = Path()) -> Target:
     """Load a target by name or by the path of its file (anything that ends in ``.toml``).
+
+    Args:
+        name: ``rpi4``, or ``boards/camera.toml``.
+        near: The folder whose ``targets`` go before the shipped ones.
 
     Raises:
         ConfigError: There is none of that name, its file is wrong, or the name in the file isn't
@@ -193,7 +219,7 @@ def find_target(name: str) -> Target:
     path = Path(name)
     if path.suffix == ".toml":
         return load(path, Target)
-    known = list_targets()
+    known = list_targets(near)
     if name not in known:
         raise ConfigError(
             f"no target '{name}'{nearest(name, known)}; known: {', '.join(known)}; "

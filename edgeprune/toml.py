@@ -21,6 +21,8 @@ from edgeprune.errors import ConfigError, nearest
 
 __all__ = ["Config", "load", "parse"]
 
+_LARGEST = 2**20
+"""Bytes; a repository may hold a link to what has no end."""
 _AROUND = re.compile(r"^\w+ should | after validation, not \d+$")
 
 
@@ -41,13 +43,18 @@ def load(path: Path, kind: type[T]) -> T:
             names the file and the key.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        with path.open("rb") as file:
+            content = file.read(_LARGEST + 1)
     except OSError as error:
         raise ConfigError(f"{path}: can't be read: {error.strerror}") from None
+    if len(content) > _LARGEST:
+        raise ConfigError(f"{path}: has more than {_LARGEST} bytes, which no such file needs")
+    try:
+        table = tomllib.loads(content.decode())
     except UnicodeDecodeError:
         raise ConfigError(f"{path}: is no TOML: it is not text in UTF-8") from None
-    try:
-        table = tomllib.loads(text)
+    except RecursionError:
+        raise ConfigError(f"{path}: is no TOML: it is nested too deeply") from None
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{path}: is no TOML: {error}") from None
     return parse(table, kind, str(path))

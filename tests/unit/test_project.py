@@ -6,6 +6,7 @@ import pytest
 from edgeprune.errors import ConfigError
 from edgeprune.gate.judged import Place
 from edgeprune.project import ProjectFile, find_project, key_lines
+from edgeprune.target import find_target, hiding, list_targets
 
 WHOLE = """\
 schema_version = 1
@@ -113,6 +114,31 @@ def test_a_pyproject_of_odd_tools_is_not_ours(tmp_path: Path) -> None:
     assert find_project(tmp_path) is None
 
 
+def test_a_pyproject_that_may_be_ours_and_is_no_toml(tmp_path: Path) -> None:
+    (tmp_path / "pyproject.toml").write_text("[tool.edgeprune\n")
+    with pytest.raises(ConfigError, match=r"pyproject\.toml: is no TOML"):
+        find_project(tmp_path)
+
+
+def test_targets_of_the_project_are_its_own_wherever_it_is_called_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shipped = find_target("rpi4")
+    text = list_targets()["rpi4"].read_text()
+    for name in ("rpi4", "camera"):
+        own = text.replace('name = "rpi4"', f'name = "{name}"').replace("16MB", "3MB")
+        (tmp_path / "targets").mkdir(exist_ok=True)
+        (tmp_path / "targets" / f"{name}.toml").write_text(own)
+    project = written(tmp_path, '[models.a]\nout = "a"\ntargets = ["camera", "rpi4"]\n')
+    (tmp_path / "below").mkdir()
+    monkeypatch.chdir(tmp_path / "below")
+    assert shipped.budgets.size == 16_000_000
+    assert {project.target("a", name).budgets.size for name in ("camera", "rpi4")} == {3_000_000}
+    assert hiding("rpi4", tmp_path) == tmp_path / "targets" / "rpi4.toml"
+    assert hiding("camera", tmp_path) is None
+    assert hiding("rpi4") is None
+
+
 def test_in_pyproject(tmp_path: Path) -> None:
     own = WHOLE.replace("[", "[tool.edgeprune.", 0).replace("schema_version = 1\n", "")
     lines = [
@@ -152,6 +178,9 @@ def test_the_nearest_file_up_to_the_repository_counts(tmp_path: Path) -> None:
         ('artifacts = ["', 'model = "x"\nartifacts = ["', "goes without 'model'"),
         ("budgets.rpi4]\nlat", "budgets.rpi5]\nlat", "rpi5, which isn't in 'targets'"),
         ('targets = ["rpi4"]', "targets = []", "models.detector.targets"),
+        ('targets = ["rpi4"]', 'targets = ["rpi4", "rpi4"]', "'targets' names one twice"),
+        ("\n[budgets.rpi4]", "\n[budgets.rpi44]", "rpi44, which no model has.*mean 'rpi4'"),
+        ('size = "2MB"', f"size = {2**63}", "budgets.rpi4.size"),
         ("[models.detector]", '[models."a/b"]', "a/b"),
         ("schema_version = 1", "schema_version = 2", "schema_version"),
         ("[baseline]", "[baseline", "is no TOML"),

@@ -124,3 +124,16 @@ def test_any_table_is_read_or_refused_in_one_line(table: dict[str, object]) -> N
     except ConfigError as error:
         assert str(error).startswith("here: ")
         assert "\n" not in str(error)
+
+
+@pytest.mark.parametrize(
+    ("content", "told"), [(b"x = " + b"[" * 20_000, "too deeply"), (b"", "more than 1048576 bytes")]
+)
+def test_a_file_that_means_harm(tmp_path: Path, content: bytes, told: str) -> None:
+    path = tmp_path / "x.toml"
+    if content:
+        path.write_bytes(content)
+    else:
+        path.symlink_to("/dev/zero")
+    with pytest.raises(ConfigError, match=told):
+        load(path, Outer)
