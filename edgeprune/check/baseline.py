@@ -40,11 +40,11 @@ def against_baseline(subject: Subject) -> Answer:
     accepted = subject.case.limits.accepted.get(subject.name)
     if accepted is None:
         reason = (
-            "There is no accepted figure to compare with: `edgeprune baseline accept` takes the "
-            "present ones."
+            "not judged, since there is no accepted figure to compare with: `edgeprune baseline "
+            "accept` takes the present ones."
         )
         return Answer(
-            tuple(_open(subject, _RULES[key], limit, reason) for key, limit in limits.items())
+            tuple(_judged(subject, _RULES[key], "not measured", reason) for key in limits)
         )
     notes: list[str] = []
     judged = []
@@ -120,8 +120,8 @@ def _growth(
         "pass": f"{fact}; {allowed} ({origin}).",
         "fail": f"{fact}, and only {allowed} ({origin}): make it smaller, or accept it with "
         "`edgeprune baseline accept --reason TEXT`.",
-        "inconclusive": f"warning: {fact}, with {allowed} ({origin}): measure longer on a quiet "
-        "machine.",
+        "inconclusive": f"{fact}, with {allowed} ({origin}): measure longer on a quiet machine "
+        "(--measure, --time-limit).",
     }
     return _judged(
         subject,
@@ -139,7 +139,7 @@ def _pair(subject: Subject, accepted: Accepted, key: str, notes: list[str]) -> _
     now, before = subject.known, accepted.figures
     for name in _candidates(subject, key):
         figure = _now(subject, now, name)
-        if figure is None or name not in before:
+        if figure is None or name not in before or figure.unit != before[name].unit:
             continue
         exact = name in ("bytes", "latency_reference") or name in _EXACT
         same = _same_machine(subject, accepted, figure, before[name])
@@ -189,6 +189,8 @@ def _compare(subject: Subject, pair: _Pair, limit: float) -> tuple[float, float,
         looks = LOOKS if subject.ratios else 1
         found = judge_growth(pair.before, subject.ratios or pair.now, limit - 1, looks=looks)
         return 1 + found.low, 1 + found.high, found.outcome
+    if pair.now == pair.before:  # one and the same measurement, of which noise has no part
+        return 1.0, 1.0, "pass" if limit >= 1 else "fail"
     low, high = _ratio(pair)
     return low, high, "pass" if high <= limit else "fail" if low > limit else "inconclusive"
 
@@ -196,9 +198,11 @@ def _compare(subject: Subject, pair: _Pair, limit: float) -> tuple[float, float,
 def _ratio(pair: _Pair) -> tuple[float, float]:
     """The least and the most that the growth may be, as factors."""
     now, before = _ends(pair.now), _ends(pair.before)
-    if before[0] <= 0:
+    if pair.now == pair.before:
+        return 1.0, 1.0  # the very same measurement, whose interval says nothing of a change
+    if before[1] <= 0:
         return (1.0, 1.0) if now == before else (0.0 if now[0] <= 0 else float("inf"), float("inf"))
-    return now[0] / before[1], now[1] / before[0]
+    return now[0] / before[1], now[1] / before[0] if before[0] > 0 else float("inf")
 
 
 def _ends(figure: Figure) -> tuple[float, float]:

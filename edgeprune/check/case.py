@@ -9,6 +9,8 @@ from pathlib import Path
 
 from edgeprune.artifact import Contents, contents, read
 from edgeprune.artifact import figures as counted_of
+from edgeprune.artifact.source import shown
+from edgeprune.errors import InputError
 from edgeprune.figure import Figure
 from edgeprune.gate.judged import Place
 from edgeprune.gate.lock import Accepted, LayerSize, Machine
@@ -16,7 +18,7 @@ from edgeprune.project import Baseline
 from edgeprune.report.schema import Manifest
 from edgeprune.target import Budgets, Target
 
-__all__ = ["MANIFEST", "Case", "Limits", "Result", "Subject", "layers_of", "told"]
+__all__ = ["MANIFEST", "Case", "Limits", "Result", "Subject", "is_there", "layers_of", "told"]
 
 MANIFEST = "manifest.json"
 
@@ -60,6 +62,8 @@ class Case:
     result: Result | None = None
     name: str = ""
     """Of a file: its name in the baseline."""
+    hiding: Path | None = None
+    """The project's own file of a target, where it goes before a shipped one of that name."""
 
 
 @dataclass(frozen=True)
@@ -115,6 +119,18 @@ def layers_of(known: Contents) -> tuple[LayerSize, ...]:
         )
         for layer in known.counts.layers
     )
+
+
+def is_there(path: Path) -> bool:
+    """Whether there is anything at a path that a project file or a manifest names.
+
+    Raises:
+        InputError: It can't be looked at: a name that is too long, a folder that is closed.
+    """
+    try:
+        return path.exists()
+    except OSError as error:
+        raise InputError(f"{shown(str(path))}: can't be read: {error.strerror}") from None
 
 
 def told(path: Path, here: Path) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import get_args
 
 from edgeprune.artifact.source import regular
-from edgeprune.check.case import MANIFEST, Case, Limits, Result, told
+from edgeprune.check.case import MANIFEST, Case, Limits, Result, is_there, told
 from edgeprune.errors import InputError
 from edgeprune.gate.budgets import merge
 from edgeprune.gate.judged import Place, Rule
@@ -16,7 +16,7 @@ from edgeprune.gate.lock import Lock
 from edgeprune.project import ProjectFile
 from edgeprune.report.files import read_sealed
 from edgeprune.report.text import plain
-from edgeprune.target import Budgets, Target, find_target
+from edgeprune.target import Budgets, Target, find_target, hiding
 
 __all__ = ["Request", "found_in", "gather"]
 
@@ -82,6 +82,7 @@ class _Finder:
         self._project = project
         self._lock = lock
         self._targets: dict[str, Target] = {}
+        self._names: dict[tuple[str, str], str] = {}
 
     def of_project(self) -> Iterator[Case]:
         """All cases of the project that were asked for."""
@@ -107,8 +108,7 @@ class _Finder:
                 owned.setdefault(case.path.resolve(), []).append(case)
         seen = set()
         for given in self._request.paths:
-            whole = self._here / given
-            for path in found_in(whole, told(whole, self._here)):
+            for path in self._at(self._here / given, owned):
                 where = path.resolve()
                 whole_result = where.parent / MANIFEST  # a file of a result stands for all of it
                 key = whole_result if whole_result in owned else where
@@ -117,14 +117,30 @@ class _Finder:
                 seen.add(key)
                 yield from owned.get(key) or self._foreign(path)
 
+    def _at(self, whole: Path, owned: Iterable[Path]) -> Iterator[Path]:
+        """What a path has; in a folder of the project also what should be there and isn't."""
+        if not is_there(whole) or not whole.is_dir():
+            yield from found_in(whole, told(whole, self._here))
+            return
+        top = whole.resolve()
+        below = [path for path in owned if path.is_relative_to(top)]
+        yield from _inside(whole) if below else found_in(whole, told(whole, self._here))
+        yield from below
+
     def _of_model(self, name: str, key: str) -> Iterator[Case]:
         project = self._project
         assert project is not None
         target = project.target(name, key)
+        if self._names.setdefault((name, target.name), key) != key:
+            raise InputError(
+                f"{project.path}: model '{name}' has the targets "
+                f"'{self._names[name, target.name]}' and '{key}', which are both {target.name}"
+            )
         if self._request.targets and not {key, target.name} & set(self._request.targets):
             return
         entry = project.project.models[name]
-        case = Case(Path(), self._limits(name, key, target), target, name, key)
+        own = hiding(key, project.folder)
+        case = Case(Path(), self._limits(name, key, target), target, name, key, hiding=own)
         if not entry.artifacts:
             folder = project.out(name) / target.name
             yield self._loaded(replace(case, path=folder / MANIFEST))
@@ -140,7 +156,7 @@ class _Finder:
 
     def _loaded(self, case: Case) -> Case:
         """The case with its manifest, where it is there."""
-        if not case.path.exists() and not case.path.is_symlink():
+        if not is_there(case.path) and not case.path.is_symlink():
             return case
         result = self._read(case.path)
         assert case.target is not None
@@ -209,7 +225,8 @@ class _Finder:
 
     def _target(self, name: str) -> Target:
         if name not in self._targets:
-            self._targets[name] = find_target(name)
+            near = Path() if self._project is None else self._project.folder
+            self._targets[name] = find_target(name, near)
         return self._targets[name]
 
 
@@ -224,15 +241,19 @@ def found_in(path: Path, label: str) -> Iterator[Path]:
         InputError: There is nothing.
     """
     name = plain(label)
-    if not path.is_dir():
+    if not is_there(path) or not path.is_dir():
         regular(path, name)
         yield path
         return
-    manifests = sorted(_manifests(path, _DEPTH, iter(range(_MOST))))
-    files = sorted(each for each in _entries(path) if each.suffix in _SUFFIXES)
-    if not manifests and not files:
+    found = _inside(path)
+    if not found:
         raise InputError(f"{name}: has no {MANIFEST} and no .onnx or .tflite file")
-    yield from manifests or files
+    yield from found
+
+
+def _inside(folder: Path) -> Sequence[Path]:
+    manifests = sorted(_manifests(folder, _DEPTH, iter(range(_MOST))))
+    return manifests or sorted(each for each in _entries(folder) if each.suffix in _SUFFIXES)
 
 
 def _entries(folder: Path) -> Iterable[Path]:

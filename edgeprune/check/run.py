@@ -7,12 +7,12 @@ from pathlib import Path
 
 from edgeprune import __version__
 from edgeprune.check.baseline import against_baseline, gone
-from edgeprune.check.case import Case, Subject
+from edgeprune.check.case import Case, Subject, told
 from edgeprune.check.limits import Answer, against_budgets
 from edgeprune.check.measuring import Measuring, measured
 from edgeprune.check.subjects import read_all
 from edgeprune.gate.judged import CheckReport, Judged
-from edgeprune.report.text import show
+from edgeprune.report.text import plain, show
 
 __all__ = ["Rules", "check"]
 
@@ -49,7 +49,11 @@ def check(
         judged=(*read.judged, *answer.judged, *gone(cases, here)),
         strict=rules.strict,
         allow_unmeasured=rules.allow_unmeasured,
-        notes=tuple(dict.fromkeys((*notes, *answer.notes, *_unjudged(subjects, answer.judged)))),
+        notes=tuple(
+            dict.fromkeys(
+                (*_hidden(cases, here), *notes, *answer.notes, *_unjudged(subjects, answer.judged))
+            )
+        ),
         when=datetime.now(UTC).isoformat(timespec="seconds"),
         edgeprune=__version__,
     )
@@ -63,6 +67,16 @@ def _judge(subjects: tuple[Subject, ...]) -> Answer:
             judged += answer.judged
             notes += answer.notes
     return Answer(tuple(judged), tuple(notes))
+
+
+def _hidden(cases: tuple[Case, ...], here: Path) -> list[str]:
+    """Targets that the project itself says what they allow."""
+    return [
+        f"{case.target.name} is judged by {plain(told(case.hiding, here))}, which goes before the "
+        "target of that name that comes with edgeprune."
+        for case in cases
+        if case.hiding is not None and case.target is not None
+    ]
 
 
 def _unjudged(subjects: tuple[Subject, ...], judged: tuple[Judged, ...]) -> list[str]:

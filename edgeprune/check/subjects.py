@@ -8,7 +8,7 @@ from pathlib import Path
 
 from edgeprune.artifact import contents, digest, figures, read
 from edgeprune.check import integrity
-from edgeprune.check.case import Case, Result, Subject, told
+from edgeprune.check.case import Case, Result, Subject, is_there, told
 from edgeprune.figure import Figure, counted
 from edgeprune.gate.judged import Judged
 from edgeprune.gate.lock import Machine
@@ -40,7 +40,7 @@ def read_all(cases: tuple[Case, ...], here: Path) -> Read:
             found = integrity.inspect(case, here)
             judged += found.judged
             subjects += _of_result(case, case.result, found, here)
-        elif not case.name or not case.path.exists():
+        elif not case.name or not is_there(case.path):
             judged.append(integrity.absent(case, here))
         else:
             subjects.append(_of_file(case, here))

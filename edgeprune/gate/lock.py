@@ -6,9 +6,9 @@ measured in the same run, and the absolute figure only for people to read.
 """
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 
 from edgeprune.artifact.source import opened
 from edgeprune.errors import ConfigError
@@ -43,11 +43,19 @@ class Machine(_Frozen):
     """Of all that makes latencies comparable: processor, cores, kernel, governor, runtime."""
 
 
+def _ordered(figure: Figure) -> Figure:
+    low = figure.value if figure.low is None else figure.low
+    high = figure.value if figure.high is None else figure.high
+    if not low <= figure.value <= high:
+        raise ValueError("the value isn't in its own interval")
+    return figure
+
+
 class Accepted(_Frozen):
     """One artifact as it was accepted."""
 
     sha256: str
-    figures: dict[str, Figure]
+    figures: dict[str, Annotated[Figure, AfterValidator(_ordered)]]
     """``bytes``, ``parameters``, ``macs``, ``arena_estimate``, ``score``; where it was measured
     also ``latency_p50``, ``memory_peak`` ... and ``latency_reference`` (x): its latency over that
     of the reference model, round by round."""
@@ -75,7 +83,7 @@ def read_lock(path: Path) -> Lock | None:
         ConfigError: It isn't one.
         InputError: It can't be read.
     """
-    if not path.exists():
+    if not path.exists() and not path.is_symlink():
         return None
     with opened(path) as content:
         if len(content) > _LARGEST:
@@ -96,5 +104,5 @@ def parse_lock(text: bytes, where: str) -> Lock:
         key = ".".join(map(str, first["loc"])) or "the file"
         raise ConfigError(
             f"{where}: is no lock file of this edgeprune: {key}: {first['msg']}; "
-            "`edgeprune baseline accept` writes a new one"
+            "`edgeprune baseline accept` writes a new one once it is removed"
         ) from None

@@ -3,6 +3,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 
 from edgeprune.cli.main import main
+from edgeprune.target import list_targets
 from tests.unit.check import made
 from tests.unit.profiler.models import chain
 
@@ -172,6 +174,18 @@ def test_latency_on_the_same_machine_interval_against_interval(
     assert by_rule(report)["baseline/latency"]["outcome"] == outcome
 
 
+def test_the_accepted_measurement_itself_is_never_inconclusive(
+    results: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    wide = made.timed(0.010, 0.005, 0.020)
+    at = made.device()
+    figures = {"model.onnx": {**at.figures["model.onnx"], "latency_p50": wide}}
+    made.result(results / "out/net/rpi4", at=at.model_copy(update={"figures": figures}))
+    assert by_rule(found(capsys)[1])["baseline/latency"]["outcome"] == "inconclusive"
+    assert main(["baseline", "accept"]) == 0
+    assert by_rule(found(capsys)[1])["baseline/latency"]["outcome"] == "pass"
+
+
 def test_absolute_latency_of_another_machine_is_never_compared(
     results: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -253,6 +267,111 @@ def test_a_result_that_is_not_there_fails(
     (only,) = report["judged"]
     assert only["rule"] == "integrity/missing"
     assert only["model"] == "net"
+
+
+def test_what_a_folder_should_have_is_missed(
+    results: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made.result(results / "out/other/rpi4")
+    (results / "out/net/rpi4/manifest.json").unlink()
+    for place in ("out", ".", "out/net/rpi4"):
+        code, report = found(capsys, place)
+        assert code == 1
+        assert by_rule(report)["integrity/missing"]["artifact"] == "out/net/rpi4/manifest.json"
+
+
+def test_two_targets_of_one_name_are_refused(
+    results: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copy(list_targets()["rpi4"], results / "my.toml")
+    text = made.PROJECT.replace('["rpi4"]', '["rpi4", "my.toml"]')
+    (results / "edgeprune.toml").write_text(text)
+    assert main(["check"]) == 2
+    assert "'rpi4' and 'my.toml', which are both rpi4" in capsys.readouterr().err
+
+
+def test_a_target_that_goes_before_a_shipped_one_is_told(
+    results: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (results / "targets").mkdir()
+    shutil.copy(list_targets()["rpi4"], results / "targets")
+    code, report = found(capsys)
+    assert code == 0
+    (note,) = (each for each in report["notes"] if "goes before" in each)
+    assert note.startswith("rpi4 is judged by targets/rpi4.toml")
+
+
+@pytest.mark.parametrize("key", ["out", "artifacts", "targets"])
+def test_a_name_that_is_too_long_is_one_line(
+    repo: Path, capsys: pytest.CaptureFixture[str], key: str
+) -> None:
+    table = {"out": '"out"', "targets": '["rpi4"]'}
+    long = "x" * 300
+    table[key] = f'["{long}.toml"]' if key == "targets" else f'"{long}"'
+    if key == "artifacts":
+        table = {"targets": table["targets"], key: f'["{long}"]'}
+    lines = (f"{name} = {value}\n" for name, value in table.items())
+    (repo / "edgeprune.toml").write_text("[models.a]\n" + "".join(lines))
+    assert main(["check"]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+    assert main(["check", long]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def accepted(results: Path, change: dict[str, object]) -> None:
+    """Edits the accepted latency."""
+    lock = results / "edgeprune.lock.json"
+    data = json.loads(lock.read_text())
+    data["models"]["net"]["rpi4"]["model.onnx"]["figures"]["latency_p50"].update(change)
+    lock.write_text(json.dumps(data))
+
+
+def test_a_measurement_does_not_differ_from_itself(
+    repo: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    wide = made.timed(0.010, 0.005, 0.020)
+    at = made.device()
+    figures = {"model.onnx": {**at.figures["model.onnx"], "latency_p50": wide}}
+    made.result(repo / "out/net/rpi4", at=at.model_copy(update={"figures": figures}))
+    (repo / "edgeprune.toml").write_text(made.PROJECT)
+    assert main(["baseline", "accept"]) == 0
+    code, report = found(capsys, "--strict")
+    assert code == 0
+    assert by_rule(report)["baseline/latency"]["outcome"] == "pass"
+
+
+@pytest.mark.parametrize(
+    ("change", "outcome"),
+    [
+        ({"low": 0.0}, "inconclusive"),
+        ({"value": 0.0, "low": 0.0, "high": 0.0}, "fail"),
+        ({"unit": "ms"}, "not measured"),
+    ],
+)
+def test_odd_accepted_latencies(
+    results: Path, capsys: pytest.CaptureFixture[str], change: dict[str, object], outcome: str
+) -> None:
+    accepted(results, change)
+    assert by_rule(found(capsys)[1])["baseline/latency"]["outcome"] == outcome
+
+
+def test_an_accepted_value_outside_its_interval_is_refused(
+    results: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    accepted(results, {"low": 1.0, "high": 0.0})
+    assert main(["check"]) == 2
+    assert "latency_p50: Value error, the value isn't in its own" in capsys.readouterr().err
+
+
+def test_a_lock_file_that_leads_nowhere_is_not_none(
+    results: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lock = results / "edgeprune.lock.json"
+    lock.unlink()
+    lock.symlink_to("nowhere")
+    for command in (["check"], ["baseline", "accept"]):
+        assert main(command) == 2
+        assert "edgeprune.lock.json: can't be read" in capsys.readouterr().err
 
 
 def test_what_is_broken_is_not_accepted(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
