@@ -17,6 +17,7 @@ from edgeprune.target import find_target
 
 if TYPE_CHECKING:
     from edgeprune.report.schema import StageReport
+    from edgeprune.single import Options, Stage
 
 __all__ = ["add_to"]
 
@@ -75,12 +76,11 @@ def prune(
     )
     chosen = asked.recipe(recipe, {"seed": seed, **changes})
     source = asked.source(model, arch, input_shape, trust_pickle)
-    task = _task(source, target, output, asked.data_source(data, limit), chosen.seed, threads)
+    own = asked.data_source(data, limit)
+    task = _task(source, own, target, output, overwrite, chosen.seed, threads)
     from edgeprune.prune import prune as stage
-    from edgeprune.single import run_stage
 
-    task = replace(task, overwrite=overwrite)
-    _print(run_stage(task, stage, chosen.prune, progress()), task, json)
+    _run(task, stage, chosen.prune, json)
 
 
 def finetune(
@@ -109,13 +109,13 @@ def finetune(
     changes = asked.finetune_changes(epochs, lr, optimizer, batch_size, distill, patience)
     chosen = asked.recipe(recipe, {"seed": seed, **changes})
     source = asked.source(model, arch, input_shape, trust_pickle)
-    task = _task(source, target, output, asked.data_source(data, limit), chosen.seed, threads)
+    own = asked.data_source(data, limit)
+    task = _task(source, own, target, output, overwrite, chosen.seed, threads)
+    if teacher is not None:
+        task = replace(task, teacher=replace(source, path=teacher))
     from edgeprune.finetune import finetune as stage
-    from edgeprune.single import run_stage
 
-    master = None if teacher is None else replace(source, path=teacher)
-    task = replace(task, teacher=master, overwrite=overwrite)
-    _print(run_stage(task, stage, chosen.finetune, progress()), task, json)
+    _run(task, stage, chosen.finetune, json)
 
 
 def quantize(
@@ -137,12 +137,11 @@ def quantize(
     """Put a model into the numbers that a target runs best, or into the ones asked for."""
     chosen = asked.recipe(recipe, {"seed": seed, "quantize.numerics": asked.numerics(numerics)})
     source = asked.source(model, arch, input_shape, trust_pickle)
-    task = _task(source, target, output, asked.data_source(data, limit), chosen.seed, threads)
+    own = asked.data_source(data, limit)
+    task = _task(source, own, target, output, overwrite, chosen.seed, threads)
     from edgeprune.quantize import quantize as stage
-    from edgeprune.single import run_stage
 
-    task = replace(task, overwrite=overwrite)
-    _print(run_stage(task, stage, chosen.quantize, progress()), task, json)
+    _run(task, stage, chosen.quantize, json)
 
 
 def export(
@@ -166,23 +165,31 @@ def export(
     changes = {"seed": seed, "export.formats": format, "export.batch": asked.batch(batch)}
     chosen = asked.recipe(recipe, changes)
     source = asked.source(model, arch, input_shape, trust_pickle)
-    task = _task(source, target, output, asked.data_source(data, limit), chosen.seed, threads)
+    own = asked.data_source(data, limit)
+    task = _task(source, own, target, output, overwrite, chosen.seed, threads)
     from edgeprune.single import export_files
 
-    task = replace(task, overwrite=overwrite)
     _print(export_files(task, chosen.export, progress()), task, json)
 
 
 def _task(
     source: Source,
+    data: DataSource | None,
     target: str,
     output: Path,
-    data: DataSource | None,
+    overwrite: bool,
     seed: int,
     threads: int | None,
 ) -> Task:
-    found = find_target(target)
-    return Task(source, found, output, data, seed=seed, threads=asked.use_threads(threads))
+    """What is asked for; made before torch is imported, which reads the number of threads then."""
+    found, count = find_target(target), asked.use_threads(threads)
+    return Task(source, found, output, data, seed=seed, threads=count, overwrite=overwrite)
+
+
+def _run(task: Task, stage: Stage[Options], options: Options, as_json: bool) -> None:
+    from edgeprune.single import run_stage
+
+    _print(run_stage(task, stage, options, progress()), task, as_json)
 
 
 def _print(report: StageReport, task: Task, as_json: bool) -> None:
