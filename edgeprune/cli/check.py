@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
 __all__ = ["add_to", "measuring"]
 
-_BUDGETS = "Budgets, over the target's and the project's"
 _MEASURING = "Measuring"
 
 _EXAMPLES = """Examples:
@@ -64,23 +63,6 @@ Targets = Annotated[
         "be repeated.",
     ),
 ]
-MaxSize = Annotated[int | None, opt.bytes_option("--max-size", "2MB", "Of each file.", _BUDGETS)]
-MaxLatency = Annotated[
-    float | None, opt.seconds_option("--max-latency", "25ms", "Median of one inference.", _BUDGETS)
-]
-MaxMemory = Annotated[
-    int | None, opt.bytes_option("--max-memory", "64MB", "Peak of a fresh process.", _BUDGETS)
-]
-MaxDrop = Annotated[
-    float | None,
-    typer.Option(
-        "--max-drop",
-        metavar="1.0",
-        min=0,
-        help="Points that may be lost against the dense model.",
-        rich_help_panel=_BUDGETS,
-    ),
-]
 Strict = Annotated[
     bool, typer.Option("--strict", help="What is inconclusive or not measured fails.")
 ]
@@ -89,7 +71,7 @@ AllowUnmeasured = Annotated[
     typer.Option(
         "--allow-unmeasured",
         help="A budget that could not be measured is a warning only.",
-        rich_help_panel=_BUDGETS,
+        rich_help_panel=opt.BUDGETS,
     ),
 ]
 FormOption = Annotated[
@@ -100,16 +82,6 @@ FormOption = Annotated[
         metavar="FORM",
         help=f"For people or for a service: {', '.join(get_args(Form))}; markdown also goes to "
         "$GITHUB_STEP_SUMMARY.",
-    ),
-]
-Output = Annotated[
-    Path | None,
-    typer.Option(
-        "--output",
-        "-o",
-        metavar="FILE",
-        help="Write the report there, and show the table here.",
-        show_default="standard output",
     ),
 ]
 Measure = Annotated[
@@ -142,14 +114,16 @@ def add_to(app: typer.Typer) -> None:
 def check(
     paths: Paths = None,
     target: Targets = None,
-    max_size: MaxSize = None,
-    max_latency: MaxLatency = None,
-    max_memory: MaxMemory = None,
-    max_drop: MaxDrop = None,
+    max_size: opt.MaxSizeOption = None,
+    max_latency: opt.MaxLatencyOption = None,
+    max_memory: opt.MaxMemoryOption = None,
+    max_drop: opt.MaxDropOption = None,
     allow_unmeasured: AllowUnmeasured = False,
     strict: Strict = False,
     format: FormOption = "terminal",
-    output: Output = None,
+    output: Annotated[
+        Path | None, opt.file_option("Write the report there, and show the table here.")
+    ] = None,
     measure: Measure = False,
     device: reach.DeviceOption = None,
     time_limit: TimeLimit = None,

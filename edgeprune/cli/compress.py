@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
 __all__ = ["add_to"]
 
-_BUDGETS = "Budgets, in place of the target's"
 _RUN = "The run"
 
 _EXAMPLES = """Examples:
@@ -58,31 +57,12 @@ Targets = Annotated[
         help="The device: a name (`edgeprune targets list`) or a .toml file; may be repeated.",
     ),
 ]
-MaxDrop = Annotated[
-    float | None,
-    typer.Option(
-        "--max-drop",
-        metavar="1.0",
-        min=0,
-        help="Points of accuracy (or agreement) that may be lost against the dense model.",
-        rich_help_panel=_BUDGETS,
-    ),
-]
-MaxSize = Annotated[
-    int | None, opt.bytes_option("--max-size", "2MB", "Of an artifact's file.", _BUDGETS)
-]
-MaxLatency = Annotated[
-    float | None, opt.seconds_option("--max-latency", "25ms", "Median of one inference.", _BUDGETS)
-]
-MaxMemory = Annotated[
-    int | None, opt.bytes_option("--max-memory", "64MB", "Peak of a fresh process.", _BUDGETS)
-]
 AllowUnmeasured = Annotated[
     bool,
     typer.Option(
         "--allow-unmeasured",
         help="End with 0 though a budget could not be measured (a device that isn't here).",
-        rich_help_panel=_BUDGETS,
+        rich_help_panel=opt.BUDGETS,
     ),
 ]
 Out = Annotated[
@@ -154,10 +134,10 @@ def compress(
     numerics: opt.NumericsOption = None,
     format: opt.FormatOption = None,
     batch: opt.BatchOption = None,
-    max_size: MaxSize = None,
-    max_latency: MaxLatency = None,
-    max_memory: MaxMemory = None,
-    max_drop: MaxDrop = None,
+    max_size: opt.MaxSizeOption = None,
+    max_latency: opt.MaxLatencyOption = None,
+    max_memory: opt.MaxMemoryOption = None,
+    max_drop: opt.MaxDropOption = None,
     allow_unmeasured: AllowUnmeasured = False,
     out: Out = None,
     overwrite: Overwrite = False,

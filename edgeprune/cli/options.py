@@ -11,6 +11,7 @@ from edgeprune.recipe import Importance, Numerics
 from edgeprune.units import parse_bytes, parse_seconds
 
 __all__ = [
+    "BUDGETS",
     "MOST_THREADS",
     "AllowDepthOption",
     "ArchOption",
@@ -27,6 +28,10 @@ __all__ = [
     "JsonOption",
     "LimitOption",
     "LrOption",
+    "MaxDropOption",
+    "MaxLatencyOption",
+    "MaxMemoryOption",
+    "MaxSizeOption",
     "ModelArgument",
     "MultipleOption",
     "NumericsOption",
@@ -42,8 +47,7 @@ __all__ = [
     "TargetOption",
     "ThreadsOption",
     "TrustOption",
-    "bytes_option",
-    "seconds_option",
+    "file_option",
 ]
 
 T = TypeVar("T")
@@ -52,6 +56,7 @@ MOST_THREADS = 1024
 """Far above any edge device; OpenMP dies of a million."""
 
 _MODEL, _PRUNING, _TUNING, _ARTIFACTS = "The model", "Pruning", "Fine-tuning", "Artifacts"
+BUDGETS = "Budgets, over those that are set already"
 
 ModelArgument = Annotated[
     Path,
@@ -282,6 +287,39 @@ BatchOption = Annotated[
         rich_help_panel=_ARTIFACTS,
     ),
 ]
+
+
+def _budget(flag: str, example: str, help: str, read: Callable[[str], T]) -> Any:
+    """An option that reads ``2MB`` or ``25ms``."""
+
+    def parser(value: str) -> T:
+        try:
+            return read(value)
+        except ValueError as error:
+            raise typer.BadParameter(str(error)) from None
+
+    return typer.Option(flag, metavar=example, parser=parser, help=help, rich_help_panel=BUDGETS)
+
+
+MaxSizeOption = Annotated[
+    int | None, _budget("--max-size", "2MB", "Of each artifact's file.", parse_bytes)
+]
+MaxLatencyOption = Annotated[
+    float | None, _budget("--max-latency", "25ms", "Median of one inference.", parse_seconds)
+]
+MaxMemoryOption = Annotated[
+    int | None, _budget("--max-memory", "64MB", "Peak of a fresh process.", parse_bytes)
+]
+MaxDropOption = Annotated[
+    float | None,
+    typer.Option(
+        "--max-drop",
+        metavar="1.0",
+        min=0,
+        help="Points of accuracy (or agreement) that may be lost against the dense model.",
+        rich_help_panel=BUDGETS,
+    ),
+]
 OutputOption = Annotated[
     Path, typer.Option("--output", "-o", show_default=False, help="What to write.")
 ]
@@ -307,21 +345,6 @@ JsonOption = Annotated[
 ]
 
 
-def bytes_option(flag: str, example: str, help: str, panel: str) -> Any:
-    """An option that reads ``2MB``."""
-    return _quantity(flag, example, help, parse_bytes, panel)
-
-
-def seconds_option(flag: str, example: str, help: str, panel: str) -> Any:
-    """An option that reads ``25ms``."""
-    return _quantity(flag, example, help, parse_seconds, panel)
-
-
-def _quantity(flag: str, example: str, text: str, read: Callable[[str], T], panel: str) -> Any:
-    def parser(value: str) -> T:
-        try:
-            return read(value)
-        except ValueError as error:
-            raise typer.BadParameter(str(error)) from None
-
-    return typer.Option(flag, metavar=example, parser=parser, help=text, rich_help_panel=panel)
+def file_option(help: str, default: str | Literal[False] = "standard output") -> Any:
+    """``--output FILE`` of a command that prints; ``default`` is where else it goes."""
+    return typer.Option("--output", "-o", metavar="FILE", show_default=default, help=help)

@@ -34,8 +34,6 @@ _EXAMPLES = """Examples:
 A file named dense.* is what the others of its format are compared with.
 """
 
-_BUDGETS = "Budgets, in place of the target's"
-
 Files = Annotated[
     list[Path], typer.Argument(metavar="FILE", show_default=False, help=".onnx or .tflite files")
 ]
@@ -76,12 +74,6 @@ TargetName = Annotated[
         show_default="nothing is judged",
     ),
 ]
-MaxLatency = Annotated[
-    float | None, opt.seconds_option("--max-latency", "25ms", "Median of one inference.", _BUDGETS)
-]
-MaxMemory = Annotated[
-    int | None, opt.bytes_option("--max-memory", "64MB", "Peak of a fresh process.", _BUDGETS)
-]
 MeterFile = Annotated[
     Path | None,
     typer.Option(
@@ -107,8 +99,8 @@ def profile(
     time_limit: TimeLimit = None,
     device: reach.DeviceOption = None,
     target: TargetName = None,
-    max_latency: MaxLatency = None,
-    max_memory: MaxMemory = None,
+    max_latency: opt.MaxLatencyOption = None,
+    max_memory: opt.MaxMemoryOption = None,
     meter: MeterFile = None,
     threads: Annotated[
         int,
