@@ -4,7 +4,7 @@
 import os
 import re
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,17 @@ from edgeprune.project import LOCK, NAMES, Project
 from edgeprune.target import Budgets, find_target
 from edgeprune.toml import parse
 
-__all__ = ["ARTIFACTS", "MODELS", "Answers", "Found", "appended", "look", "model_name", "text"]
+__all__ = [
+    "ARTIFACTS",
+    "MODELS",
+    "Answers",
+    "Found",
+    "appended",
+    "limit",
+    "look",
+    "model_name",
+    "text",
+]
 
 MODELS = (".pt2", ".safetensors", ".pth", ".pt")
 """What ``compress`` can start from; the first needs no ``arch``."""
@@ -203,38 +213,45 @@ def _budgets(answers: Answers, target: str, table: tuple[str, ...]) -> list[str]
     own = find_target(target).budgets
     given = answers.budgets.get(target, {})
     examples: dict[str, Any] = {
-        "size": _bytes(own.size) or "2MB",
-        "latency": f"{1e3 * own.latency:g}ms" if own.latency else "25ms",
-        "memory": _bytes(own.memory) or "64MB",
+        "size": limit(own, "size") or "2MB",
+        "latency": limit(own, "latency") or "25ms",
+        "memory": limit(own, "memory") or "64MB",
     }
     if not answers.artifacts:
         examples["drop"] = 1.0 if own.drop is None else own.drop
     return [
-        f"# Limits in place of the target's own{_told(own)}.",
+        f"# Limits in place of the target's own{_told(own, examples)}.",
         f"[{_key(*table, 'budgets', target)}]",
         *(_set(key, given.get(key), example) for key, example in examples.items()),
     ]
 
 
-def _told(own: Budgets) -> str:
+def limit(own: Budgets, key: str) -> str | None:
+    """A limit as a project file writes it, such as ``16MB``; none where the target has none."""
+    value = getattr(own, key)
+    if value is None:
+        return None
+    if key == "latency":
+        return f"{1e3 * value:g}ms"
+    return f"{value:.1f}" if key == "drop" else _bytes(value)
+
+
+def _told(own: Budgets, keys: Iterable[str]) -> str:
     """What a target holds its artifacts to by itself."""
-    limits = {
-        "size": _bytes(own.size),
-        "latency": own.latency and f"{1e3 * own.latency:g}ms",
-        "memory": _bytes(own.memory),
-        "drop": own.drop and f"{own.drop:.1f}",
-    }
-    found = [f"{key} {limit}" for key, limit in limits.items() if limit]
+    limits = {key: limit(own, key) for key in keys}
+    found = [f"{key} {text}" for key, text in limits.items() if text]
     return f", which are: {', '.join(found)}" if found else ", which has none"
 
 
 def _baseline(answers: Answers, table: tuple[str, ...]) -> list[str]:
+    # A file alone has no latency: a limit on it would be a warning of every check.
+    measured = None if answers.artifacts else "+5 %"
     lines = [
         f"# What may change against the figures that were accepted last, in {LOCK}. Latency is",
         "# judged by `edgeprune check --measure`, as a ratio to a reference model beside it.",
         f"[{_key(*table, 'baseline')}]",
         _set("size", "+2 %"),
-        _set("latency", "+5 %"),
+        _set("latency", measured, "+5 %"),
         _set("memory", None, "+5 %"),
     ]
     return lines if answers.artifacts else [*lines, _set("accuracy", -0.5)]

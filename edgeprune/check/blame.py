@@ -19,6 +19,8 @@ __all__ = ["Change", "blame", "changes"]
 By = Literal["bytes", "macs"]
 
 _TOLD = 3
+_LONGEST = 80
+"""Characters of a layer's name, from its end."""
 _ALIGNED = 1000
 """Layers up to which two files are aligned, which takes their product in the worst case."""
 
@@ -31,10 +33,10 @@ class Change(NamedTuple):
 
     @property
     def name(self) -> str:
-        """The layer's name, the present one if it is still there."""
+        """The layer's name, the present one if it is still there; of a long one the end."""
         layer = self.after or self.before
         assert layer is not None
-        return f"{plain(layer.name)} ({plain(layer.type)})"
+        return f"{_short(plain(layer.name))} ({plain(layer.type)})"
 
     def growth(self, by: By) -> int:
         """By how much it grew; below zero where it shrank."""
@@ -126,6 +128,14 @@ def _named(layer: LayerSize) -> Hashable:
 
 def _typed(layer: LayerSize) -> Hashable:
     return layer.type
+
+
+def _short(name: str) -> str:
+    """TFLite's converter joins the names of all that it fused; the last is the layer's own."""
+    if len(name) <= _LONGEST:
+        return name
+    own = name.rpartition(";")[2]
+    return f"…{own[-_LONGEST:]}"
 
 
 def _size(layer: LayerSize | None, by: By) -> int:

@@ -49,7 +49,7 @@ def history(
     lock: Annotated[
         Path | None,
         typer.Argument(
-            metavar="[LOCK]",
+            metavar="LOCK",
             show_default=f"{LOCK} beside the project file",
             help="The lock file whose versions are read.",
         ),

@@ -86,7 +86,8 @@ def init(
         typer.Option(
             "--artifacts",
             metavar="FILE",
-            help="A finished .onnx or .tflite file to judge, in place of --model; may be repeated.",
+            help="A finished .onnx or .tflite file to judge, in place of --model; may be repeated "
+            "for further files of the same model.",
         ),
     ] = None,
     target: Annotated[
@@ -103,16 +104,35 @@ def init(
         typer.Option("--name", metavar="NAME", help="The model's name.", show_default="the file's"),
     ] = None,
     max_size: Annotated[
-        str | None, typer.Option("--max-size", metavar="2MB", rich_help_panel=_LIMITS)
+        str | None,
+        typer.Option("--max-size", metavar="2MB", help="Of each file.", rich_help_panel=_LIMITS),
     ] = None,
     max_latency: Annotated[
-        str | None, typer.Option("--max-latency", metavar="25ms", rich_help_panel=_LIMITS)
+        str | None,
+        typer.Option(
+            "--max-latency",
+            metavar="25ms",
+            help="Median of one inference; judged where it was measured.",
+            rich_help_panel=_LIMITS,
+        ),
     ] = None,
     max_memory: Annotated[
-        str | None, typer.Option("--max-memory", metavar="64MB", rich_help_panel=_LIMITS)
+        str | None,
+        typer.Option(
+            "--max-memory",
+            metavar="64MB",
+            help="Peak of a fresh process, or a microcontroller's tensor arena.",
+            rich_help_panel=_LIMITS,
+        ),
     ] = None,
     max_drop: Annotated[
-        float | None, typer.Option("--max-drop", metavar="POINTS", rich_help_panel=_LIMITS)
+        float | None,
+        typer.Option(
+            "--max-drop",
+            metavar="POINTS",
+            help="That may be lost against the dense model.",
+            rich_help_panel=_LIMITS,
+        ),
     ] = None,
     pyproject: Annotated[
         bool,
@@ -279,7 +299,8 @@ def _ask_limits(target: str) -> dict[str, str | float]:
     own = find_target(target).budgets
     limits: dict[str, str | float] = {}
     for key, example in (("size", "2MB"), ("latency", "25ms")):
-        kept = "the target's own" if getattr(own, key) is not None else "none"
+        shown = starter.limit(own, key)
+        kept = "none" if shown is None else f"the target's own, {shown}"
 
         def limit(value: str, key: str = key) -> str:
             if value:
@@ -345,6 +366,12 @@ def _tell(path: Path, answers: starter.Answers) -> None:
     for file in (*([answers.model] if answers.model else ()), *answers.artifacts):
         if not Path(file).exists():
             typer.echo(f"note: {plain(file)} isn't there yet")
+    names = {starter.model_name(file) for file in answers.artifacts}
+    if len(names) > 1 and answers.name in names:
+        typer.echo(
+            f"note: {plain(', '.join(answers.artifacts))} are taken for one model, "
+            f"{answers.name}; give another model a table of its own"
+        )
     typer.echo("Next:")
     if answers.model:
         typer.echo("  edgeprune compress           make the artifacts")

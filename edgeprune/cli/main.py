@@ -3,6 +3,7 @@
 
 import errno
 import os
+import re
 import shlex
 import signal
 import sys
@@ -11,6 +12,7 @@ import traceback
 from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import typer
 from typer.main import get_command
@@ -94,6 +96,17 @@ def _version(
         raise typer.Exit
 
 
+def _unfolded(command: Any) -> Any:
+    """The command whose help has each paragraph on a line: the terminal folds it at its width."""
+    for each in getattr(command, "commands", {}).values():
+        _unfolded(each)
+    for name in ("help", "epilog"):
+        paragraphs = re.split(r"\n[ \t]*\n", getattr(command, name) or "")
+        folded = (re.sub(r"(?<=\S)[ \t]*\n[ \t]*(?=\S)", " ", part) for part in paragraphs)
+        setattr(command, name, "\n\n".join(folded) or None)
+    return command
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command line (``sys.argv`` where none is given); the exit code."""
     given = list(sys.argv[1:] if arguments is None else arguments)
@@ -102,7 +115,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if sys.stdout is None:  # closed by who called
         sys.stdout = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115
     try:
-        command = get_command(application(given[0] if given else ""))
+        command = _unfolded(get_command(application(given[0] if given else "")))
         code = command.main(
             args=[argument for argument in given if argument != "--debug"],
             prog_name="edgeprune",
@@ -164,8 +177,10 @@ def _explain(error: Exception) -> tuple[str, int]:
     if isinstance(error, EdgepruneError):
         return f"error: {' '.join(str(error).split())}", error.exit_code
     if isinstance(error, _USAGE):
-        message = getattr(error, "format_message", error.__str__)()
-        return f"error: {message} (see `edgeprune --help`)" if message else "", 2
+        message = " ".join(getattr(error, "format_message", error.__str__)().split())
+        context = getattr(error, "ctx", None)
+        called = "edgeprune" if context is None else context.command_path
+        return f"error: {message} (see `{called} --help`)" if message else "", 2
     text = " ".join(str(error).split())
     if _is_full(error):
         return "error: standard output can't be written: no space left on its device", 2

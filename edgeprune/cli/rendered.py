@@ -8,7 +8,7 @@ check that measures is run once, with ``--format json``, and these read what it 
 import os
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, get_args
 
 import typer
 from pydantic import ValidationError
@@ -34,7 +34,7 @@ _RENDER = """Examples:
 
   edgeprune render check.json --format junit -o junit.xml
 
-  (cd models/ && edgeprune check --format json) | edgeprune render --base models/ --format github
+  edgeprune render models/check.json --base models/ --format github
 """
 _MOST = 64 * 2**20
 """Bytes; a report on 10,000 artifacts has about half of that."""
@@ -42,7 +42,7 @@ _MOST = 64 * 2**20
 CheckArgument = Annotated[
     Path | None,
     typer.Argument(
-        metavar="[CHECK]",
+        metavar="CHECK",
         show_default="standard input",
         help="What `edgeprune check --format json` printed.",
     ),
@@ -77,7 +77,14 @@ def badge(
 
 def render_(
     form: Annotated[
-        Form, typer.Option("--format", "-f", show_default=False, help="What to make of it.")
+        Form,
+        typer.Option(
+            "--format",
+            "-f",
+            metavar="FORM",
+            show_default=False,
+            help=f"What to make of it: {', '.join(get_args(Form))}.",
+        ),
     ],
     check: CheckArgument = None,
     output: Annotated[

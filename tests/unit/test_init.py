@@ -65,6 +65,16 @@ def test_finished_files_alone(desk: Path, capsys: pytest.CaptureFixture[str]) ->
     assert "compress" not in told
     assert "b.onnx isn't there yet" in told
     assert "kws.tflite isn't" not in told
+    assert "one model" not in told
+
+
+def test_files_taken_for_one_model_are_told(desk: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    one, other = ["--artifacts", "a/net.onnx"], ["--artifacts", "kws.tflite"]
+    assert main(["init", *one, *other, "-t", "rpi4"]) == 0
+    assert "a/net.onnx, kws.tflite are taken for one model, net" in capsys.readouterr().out
+    both = ["init", *one, "--artifacts", "net.tflite", "-t", "rpi4", "--overwrite"]
+    assert main(both) == 0
+    assert "one model" not in capsys.readouterr().out
 
 
 def test_a_target_file_of_ones_own(desk: Path) -> None:

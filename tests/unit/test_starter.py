@@ -52,8 +52,10 @@ def test_finished_files_are_only_judged() -> None:
     found = project(text(JUDGED))
     assert found.models["detector"].artifacts == ("a.onnx", "b.tflite")
     assert found.models["detector"].model is None
+    assert (found.baseline.size, found.baseline.latency) == (1.02, None)
     assert found.baseline.accuracy is None
     assert "compress" not in text(JUDGED)
+    assert "drop" not in text(JUDGED)
 
 
 @pytest.mark.parametrize("answers", [WHOLE, JUDGED], ids=["model", "artifacts"])

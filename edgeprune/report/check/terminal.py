@@ -1,15 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """A check's report in a terminal."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from io import StringIO
 from textwrap import wrap
+from typing import NamedTuple
 
 from rich.cells import cell_len
 from rich.console import Console
 from rich.text import Text
 
-from edgeprune.gate.judged import CheckReport, Judged
+from edgeprune.gate.judged import CheckReport, Judged, Place
 from edgeprune.report.check.words import (
     OUTCOMES,
     State,
@@ -41,6 +42,7 @@ _ANSWERS: dict[State, str] = {
     "nothing judged": "bold yellow",
 }
 _LONGEST_NAME, _LONGEST_TEXT = 120, 1000
+_LONGEST_LINE, _MOST_NAMES = 2000, 4
 _WIDE = 100
 """From this width on the intervals of baselines are shown too."""
 
@@ -64,10 +66,11 @@ def print_report(report: CheckReport, console: Console) -> None:
     for title, listed in (("Failed", report.failed), ("Warnings", report.warnings)):
         if listed:
             lines += [Text(), Text(title, style="bold")]
-            lines += [line for judged in listed for line in _reason(judged, console.width)]
+            lines += [line for reason in _reasons(listed) for line in reason.lines(console.width)]
     if report.notes:
         lines += [Text(), Text("Notes", style="bold")]
-        lines += [line for note in report.notes for line in _wrapped(note, " - ", console.width)]
+        for note in _notes(report.notes):
+            lines += _wrapped(note, " - ", console.width)
     if lines:
         lines.append(Text())
     for line in _wrapped(answer(report), "", console.width):
@@ -137,22 +140,63 @@ def _folded(cells: Sequence[str], width: int) -> list[Text]:
     return lines
 
 
-def _reason(judged: Judged, width: int) -> list[Text]:
-    artifact = end(plain(judged.artifact), _LONGEST_NAME)
-    where = end(owner(judged), _LONGEST_NAME)
-    lines = _wrapped(f"{where}: {judged.rule} of {artifact}: {judged.reason}", " - ", width)
-    if judged.blame:
-        lines += _wrapped(f"grew most: {'; '.join(judged.blame)}", _DEEP, width)
-    if judged.place is not None:
-        at = f"{end(plain(judged.place.file), _LONGEST_NAME)}:{judged.place.line}"
-        lines += _wrapped(f"the limit stands in {at}", _DEEP, width)
-    return lines
+class _Reason(NamedTuple):
+    """What holds of several files, or of several limits of the same files, is told once."""
+
+    owner: str
+    reason: str
+    blame: tuple[str, ...]
+    artifacts: tuple[str, ...]
+    rules: tuple[str, ...]
+    places: tuple[Place, ...]
+
+    def lines(self, width: int) -> list[Text]:
+        files = _few([end(plain(name), _LONGEST_NAME) for name in self.artifacts])
+        what = f"{end(self.owner, _LONGEST_NAME)}: {', '.join(self.rules)} of {files}"
+        lines = _wrapped(f"{what}: {start(self.reason, _LONGEST_TEXT)}", " - ", width)
+        if self.blame:
+            lines += _wrapped(f"grew most: {'; '.join(self.blame)}", _DEEP, width)
+        if self.places:
+            stand = "limit stands" if len(self.places) == 1 else "limits stand"
+            at = [f"{end(plain(at.file), _LONGEST_NAME)}:{at.line}" for at in self.places]
+            lines += _wrapped(f"the {stand} in {', '.join(at)}", _DEEP, width)
+        return lines
+
+
+def _reasons(listed: Sequence[Judged]) -> Iterator[_Reason]:
+    files: dict[tuple[str, str, tuple[str, ...], str, Place | None], list[str]] = {}
+    for judged in listed:
+        key = owner(judged), judged.reason, judged.blame, judged.rule, judged.place
+        files.setdefault(key, []).append(judged.artifact)
+    rules: dict[tuple[str, str, tuple[str, ...], tuple[str, ...]], list[tuple[str, Place | None]]]
+    rules = {}
+    for (who, reason, blame, rule, place), found in files.items():
+        rules.setdefault((who, reason, blame, tuple(found)), []).append((rule, place))
+    for (who, reason, blame, artifacts), limits in rules.items():
+        places = dict.fromkeys(place for _, place in limits if place is not None)
+        names = tuple(rule for rule, _ in limits)
+        yield _Reason(who, reason, blame, artifacts, names, tuple(places))
+
+
+def _notes(notes: Sequence[str]) -> Iterator[str]:
+    """Each note once: what comes before its first colon is what it is about."""
+    about: dict[str, list[str]] = {}
+    for note in notes:
+        name, _, text = note.partition(": ")
+        about.setdefault(text, []).append(name)
+    for text, names in about.items():
+        yield f"{_few(names)}: {text}" if text else "; ".join(names)
+
+
+def _few(names: Sequence[str]) -> str:
+    told = ", ".join(names[:_MOST_NAMES])
+    return told if len(names) <= _MOST_NAMES else f"{told} and {len(names) - _MOST_NAMES} more"
 
 
 def _wrapped(text: str, before: str, width: int) -> list[Text]:
     """Lines of at most ``width`` columns; those after the first are as deep as the first."""
     room = max(1, width - len(before))
-    shown = _harmless(start(plain(text), _LONGEST_TEXT))
+    shown = _harmless(start(plain(text), _LONGEST_LINE))
     wide = any(cell_len(letter) > 1 for letter in set(shown))
     letters = max(1, room // 2) if wide else room
     folded = wrap(shown, letters, break_on_hyphens=False) or [""]

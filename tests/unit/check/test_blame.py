@@ -29,6 +29,15 @@ def test_equal_layers_did_not_change() -> None:
     assert changes(NET, NET) == ()
 
 
+def test_of_a_long_name_the_layers_own_is_told() -> None:
+    fused = layer(f"net/relu;{'net/norm;' * 20}net/conv1")
+    assert blame((), (fused,)) == ("…net/conv1 (Conv): new: 100 parameters, 1 k MACs, 400 B",)
+    (told,) = blame((), (layer(f"{'deep/' * 40}conv2"),))
+    assert told.startswith("…")
+    assert told.partition(" ")[0].endswith("deep/conv2")
+    assert len(told.partition(" ")[0]) == 81
+
+
 def test_a_new_layer_is_named_though_all_that_follow_have_other_names() -> None:
     before = [layer(f"conv_{k}", parameters=10 * k) for k in range(6)]
     new = layer("conv_3", parameters=7)

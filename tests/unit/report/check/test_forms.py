@@ -112,6 +112,30 @@ def test_golden_badges(name: str, golden: Callable[[str, str], None]) -> None:
     golden(f"check/{name}-badge.svg", badge(REPORTS[name]()))
 
 
+def test_what_holds_of_several_files_and_limits_is_told_once() -> None:
+    def missing(artifact: str, rule: Rule, line: int) -> Judged:
+        return Judged(
+            rule=rule,
+            model="net",
+            target="rpi4",
+            artifact=artifact,
+            outcome="not measured",
+            reason="nothing is accepted.",
+            place=Place(file="edgeprune.toml", line=line),
+        )
+
+    rules: tuple[tuple[Rule, int], ...] = (("baseline/size", 3), ("baseline/latency", 4))
+    judged = [missing(f"{k}.onnx", rule, line) for k in range(6) for rule, line in rules]
+    notes = ("0.onnx: can't be told.", "1.onnx: can't be told.", "a note")
+    report = reports.passed().model_copy(update={"judged": tuple(judged), "notes": notes})
+    told = " ".join(shown(report, 80).split())
+    which = "net for rpi4: baseline/size, baseline/latency of"
+    assert told.count("nothing is accepted") == 1
+    assert f"{which} 0.onnx, 1.onnx, 2.onnx, 3.onnx and 2 more: nothing is accepted." in told
+    assert "the limits stand in edgeprune.toml:3, edgeprune.toml:4" in told
+    assert "- 0.onnx, 1.onnx: can't be told. - a note" in told
+
+
 def test_golden_of_a_narrow_terminal(golden: Callable[[str, str], None]) -> None:
     text = shown(reports.report(strict=True), 80)
     assert max(map(len, text.splitlines())) <= 80
