@@ -169,8 +169,9 @@ def _check_rest(
     least = 0 if rule == "global" else sum(room[layer.name] > 0 for layer in rest)
     if least <= left <= most:
         return
-    where = "" if len(rest) == len(network.layers) else " that densities don't name"
+    named = len(network.layers) - len(rest)
+    taken = f"; the {named} that densities name keep {total - left}" if named else ""
     raise InputError(
-        f"density {density:g} can't be met: it leaves {left} weights to the {len(rest)} layers"
-        f"{where}, which take {least} to {most}"
+        f"density {density:g} can't be met: it is {total} of {network.size} weights{taken}, and "
+        f"{len(rest)} layers can share {least} to {most}"
     )

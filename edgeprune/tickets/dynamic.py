@@ -80,7 +80,7 @@ def _find(
         "history": training.history,
         "moved": last.hamming(mask) / (2 * mask.density),
     }
-    notes = emptied(last)
+    notes = (*training.plan.notes, *emptied(last))
     if not during.changes:
         every = options.dynamic.every
         notes = (f"the mask never changed: {training.total} steps, every {every}", *notes)

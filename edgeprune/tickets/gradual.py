@@ -63,7 +63,7 @@ def find_one_shot(model: Model, options: TicketOptions, context: Context, work: 
         ledger,
         sparse.trained(event(options, mask)),
         {"dense": dense.history, "retrain": sparse.history},
-        emptied(mask),
+        (*dense.plan.notes, *emptied(mask)),
     )
 
 
@@ -98,7 +98,7 @@ def find_gradual(model: Model, options: TicketOptions, context: Context, work: W
         ledger,
         training.trained(event(options, mask)),
         {"changes": during.changes, "history": training.history},
-        emptied(mask),
+        (*training.plan.notes, *emptied(mask)),
     )
 
 
