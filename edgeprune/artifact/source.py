@@ -40,9 +40,13 @@ class Content(Protocol):
 
 
 def shown(text: str) -> str:
-    """A name out of a file, or a path, as one short line that any terminal can print."""
-    line = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text[: _SHOWN + 1])
-    return line if len(text) <= _SHOWN else line[:_SHOWN] + "..."
+    """A name out of a file, or a path, as one short line that any terminal can print.
+
+    A long one loses its middle: its end is the file's name.
+    """
+    if len(text) > _SHOWN:
+        text = f"{text[: _SHOWN // 3]}...{text[3 - _SHOWN + _SHOWN // 3 :]}"
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 def regular(path: Path, what: str = "") -> os.stat_result:

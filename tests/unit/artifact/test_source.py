@@ -146,3 +146,11 @@ def test_the_digest_is_sha256(tmp_path: Path) -> None:
     assert digest(path) == hashlib.sha256(path.read_bytes()).hexdigest()
     with pytest.raises(InputError, match="a folder"):
         digest(tmp_path)
+
+
+def test_a_long_path_keeps_the_name_of_its_file() -> None:
+    text = shown("/home/" + "a/" * 200 + "model.onnx")
+    assert len(text) == 120
+    assert text.startswith("/home/a/")
+    assert text.endswith("/a/model.onnx")
+    assert shown("x" * 120) == "x" * 120
