@@ -8,7 +8,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
+from edgeprune.artifact.source import digest
 from edgeprune.check.subjects import machine_of
+from edgeprune.errors import InputError
 from edgeprune.gate.lock import Machine
 from edgeprune.recipe import ProfileOptions
 
@@ -31,6 +33,8 @@ LOOKS = 2
 harder by as much (``judge_growth``); times and memory are measured as often as time allows."""
 _LONGER = 2
 """Times as many blocks with each repetition of times and memory."""
+_LEAST = 2.0
+"""Seconds that a file needs beside the reference model; with less not one run is done."""
 _WITH_AGENT = ("local", "ssh")
 
 
@@ -60,7 +64,8 @@ def measured(
     time, judged by the last measurement alone; the ratio once more, judged by both.
 
     Raises:
-        InputError: A runtime refuses a file, or the device lacks something.
+        InputError: A runtime refuses a file, the device lacks something, or a file was replaced
+            meanwhile.
         DeviceError: The device can't be reached.
     """
     done: list[Subject] = []
@@ -69,6 +74,9 @@ def measured(
         work = _Work(group, measuring)
         done += work.repeat(judge)
         notes += work.notes()
+    for subject in done:
+        if digest(subject.path) != subject.sha256:
+            raise InputError(f"{subject.shown}: changed while it was measured; do it again")
     return tuple(done), tuple(notes)
 
 
@@ -84,6 +92,7 @@ class _Work:
         self._end = time.monotonic() + measuring.options.time_limit
         self._profile: Profile | None = None
         self._looks: list[Referenced] = []
+        self._late: tuple[str, ...] = ()
 
     def repeat(self, judge: Callable[[tuple[Subject, ...]], Answer]) -> tuple[Subject, ...]:
         """Measure until nothing is open, or the time is over."""
@@ -111,6 +120,7 @@ class _Work:
             notes += [*missing, *self._profile.notes]
         for look in self._looks:
             notes += look.not_measured
+        notes += self._late
         if not self._has_agent and "ratio" in self._wanted():
             notes.append(
                 f"{self._at.named.address}: no ratio to the reference model is measured there."
@@ -152,7 +162,11 @@ class _Work:
             )
             more = {"blocks": _LONGER * self._options.blocks}
             self._options = self._options.model_copy(update=more)
-        if "ratio" in wanted and self._has_agent:
+        if "ratio" in wanted and self._has_agent and self._left() < _LEAST * len(files):
+            self._late = tuple(
+                f"{name}: latency_reference: the time limit left no time for it" for name in files
+            )
+        elif "ratio" in wanted and self._has_agent:
             say(f"> compare {len(files)} files with the reference model on {name}")
             # One thread, whatever the target: then it is CPU time, which other work hardly changes.
             self._looks.append(

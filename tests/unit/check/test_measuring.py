@@ -10,6 +10,7 @@ import pytest
 from edgeprune.check import Request, Rules, check, gather
 from edgeprune.check.accept import accept, present
 from edgeprune.check.measuring import LOOKS, Measuring
+from edgeprune.errors import InputError
 from edgeprune.figure import Figure
 from edgeprune.gate.judged import CheckReport
 from edgeprune.measure.profile import here
@@ -163,3 +164,24 @@ def test_what_was_measured_on_another_machine_is_no_evidence(
     (failed,) = report.failed
     assert (failed.rule, failed.outcome) == ("budget/latency", "not measured")
     assert "are of another machine" in failed.reason
+
+
+def test_a_ratio_that_there_is_no_time_for_is_told(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    device = Scripted([], [ratio(1.0, 0.01)])
+    report = run(folder, GROWTH, device, monkeypatch, limit=1)
+    assert device.looks == 0
+    assert any("left no time for it" in note for note in report.notes)
+
+
+def test_a_file_that_is_replaced_meanwhile_is_refused(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Replacing(Scripted):
+        def measure_reference(self, files: Any, *_: Any, **__: Any) -> Referenced:
+            chain(folder / "net.onnx", width=24)
+            return super().measure_reference(files)
+
+    with pytest.raises(InputError, match=r"net\.onnx: changed while it was measured"):
+        run(folder, GROWTH, Replacing([], [ratio(1.0, 0.01)]), monkeypatch)
