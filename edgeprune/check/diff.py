@@ -10,8 +10,10 @@ from edgeprune.artifact import figures
 from edgeprune.check.blame import Change, changes
 from edgeprune.check.case import MANIFEST, Case, Limits, Result, Subject, layers_of, told
 from edgeprune.check.gather import found_in
+from edgeprune.check.revisions import SKIPPED
 from edgeprune.check.subjects import read_all
 from edgeprune.figure import Figure
+from edgeprune.gate.judged import Judged
 from edgeprune.report.files import read_sealed
 
 __all__ = ["Compared", "Diff", "FigureDiff", "Side", "compare", "side"]
@@ -107,12 +109,17 @@ def side(path: Path, here: Path, label: str) -> Side:
     """
     cases = tuple(_case(each) for each in found_in(path, label))
     read = read_all(cases, here)
-    broken = [each for each in read.judged if each.outcome == "fail"]
+    broken = [each for each in read.judged if each.outcome == "fail" and not _left_out(each)]
     notes = tuple(f"{label}: {each.rule}: {each.reason}" for each in broken)
     root = path if path.is_dir() else path.parent
     single = len(cases) == 1 and cases[0].result is None
     subjects = {"" if single else told(subject.path, root): subject for subject in read.subjects}
     return Side(subjects, notes)
+
+
+def _left_out(judged: Judged) -> bool:
+    """Whether it is about a file that no revision's copy has, and nothing here compares."""
+    return judged.rule == "integrity/missing" and Path(judged.artifact).suffix in SKIPPED
 
 
 def compare(before: Side, after: Side) -> Diff:

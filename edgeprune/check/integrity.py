@@ -159,7 +159,8 @@ def _unreadable(folder: Path, path: Path) -> str | None:
             return "It is a link out of the manifest's folder."
         regular(path, "It")
     except (InputError, RuntimeError) as error:  # RuntimeError: links in a circle
-        return f"{plain(str(error))}."
+        told = plain(str(error)).removeprefix("It: ")
+        return f"It {'is ' if told.startswith('a ') else ''}{told}."
     except OSError as error:
         return f"It can't be read: {error.strerror}."
     return None

@@ -5,23 +5,24 @@ What a repository holds may come from anybody: only regular files are written, n
 folder, and not more than the limits allow. No hook, filter or pager of the repository runs.
 """
 
+import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
-from edgeprune.errors import InputError
+from edgeprune.errors import InputError, OutputError
 from edgeprune.git import commit_of, git
 from edgeprune.report.text import plain
 
-__all__ = ["at_revision"]
+__all__ = ["SKIPPED", "at_revision"]
 
 _MOST_FILES = 10_000
 _LARGEST, _MOST_IN_ALL = 2**28, 2**30
 """Bytes of one file, and of all: what models for small devices don't come near."""
 _REGULAR = ("100644", "100755")
-_SKIPPED = (".pt", ".pt2", ".pth", ".safetensors")
+SKIPPED = (".pt", ".pt2", ".pth", ".safetensors")
 """What isn't an artifact and may be large."""
 
 
@@ -44,8 +45,9 @@ def at_revision(revision: str, path: Path, here: Path) -> Iterator[Path]:
     Raises:
         InputError: There is no git, no repository, no such commit, nothing at the path, or too
             much.
+        OutputError: The copy can't be written.
     """
-    top = Path(git(here, "rev-parse", "--show-toplevel").decode().rstrip("\n"))
+    top = Path(os.fsdecode(git(here, "rev-parse", "--show-toplevel").removesuffix(b"\n")))
     commit = commit_of(here, revision)
     if commit is None:
         raise InputError(f"{plain(revision)}: is neither a path nor a commit of this repository")
@@ -53,12 +55,21 @@ def at_revision(revision: str, path: Path, here: Path) -> Iterator[Path]:
     blobs = _blobs(top, commit, inside)
     if not blobs:
         raise InputError(f"{plain(revision)}: has nothing at {plain(str(path))}")
-    with TemporaryDirectory(prefix="edgeprune-") as folder:
-        for blob in blobs:
-            target = Path(folder).joinpath(*blob.path.parts)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_bytes(git(top, "cat-file", "blob", blob.name))
-        yield Path(folder) / inside
+    with ExitStack() as stack:
+        try:
+            folder = Path(stack.enter_context(TemporaryDirectory(prefix="edgeprune-")))
+            _write(blobs, top, folder)
+        except OSError as error:
+            told = f"{plain(revision)}: can't be copied to a temporary folder (TMPDIR)"
+            raise OutputError(f"{told}: {error.strerror or error}") from None
+        yield folder / inside
+
+
+def _write(blobs: list[_Blob], top: Path, folder: Path) -> None:
+    for blob in blobs:
+        target = folder.joinpath(*blob.path.parts)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(git(top, "cat-file", "blob", blob.name))
 
 
 def _inside(top: Path, path: Path) -> str:
@@ -78,7 +89,7 @@ def _blobs(top: Path, commit: str, inside: str) -> list[_Blob]:
         mode, _, blob, size = facts.decode("ascii").split()
         path = PurePosixPath(name.decode("utf-8", "surrogateescape"))
         odd = path.is_absolute() or {"..", ".git"} & set(path.parts)
-        if mode in _REGULAR and not odd and path.suffix not in _SKIPPED:
+        if mode in _REGULAR and not odd and path.suffix not in SKIPPED:
             blobs.append(_Blob(path, blob, int(size)))
     total = sum(blob.size for blob in blobs)
     if len(blobs) > _MOST_FILES or total > _MOST_IN_ALL or any(b.size > _LARGEST for b in blobs):

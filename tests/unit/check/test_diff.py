@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from edgeprune.artifact import digest
 from edgeprune.cli.main import main
 from tests.unit.check import made
 from tests.unit.profiler.models import chain
@@ -188,3 +189,35 @@ def test_outside_a_repository(
     chain(tmp_path / "a.onnx")
     assert main(["diff", "main", "a.onnx"]) == 2
     assert "not a git repository" in capsys.readouterr().err
+
+
+def test_what_is_not_copied_of_a_commit_is_not_missed(
+    repo: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def add(manifest: dict[str, Any]) -> None:
+        manifest["files"]["model.pt2"] = digest(repo / "out/rpi4/model.pt2")
+
+    (repo / "out/rpi4/model.pt2").write_text("large")
+    made.result(repo / "out/rpi4", change=add)
+    git("add", ".")
+    git("commit", "-qm", "a program too")
+    assert data(capsys, "HEAD", "out")["notes"] == []
+
+
+def test_no_room_for_a_copy_is_one_line(
+    repo: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(repo / "nowhere"))
+    assert main(["diff", "HEAD", "out"]) == 2
+    assert "HEAD: can't be copied to a temporary folder" in capsys.readouterr().err
+
+
+def test_a_repository_whose_name_is_no_text(
+    repo: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    odd = Path(os.fsdecode(bytes(repo) + b"/\xff"))
+    odd.mkdir()
+    (repo / "out").rename(odd / "out")
+    (repo / ".git").rename(odd / ".git")
+    monkeypatch.chdir(odd)
+    assert [each["state"] for each in data(capsys, "HEAD", "out")["artifacts"]] == ["same"]
