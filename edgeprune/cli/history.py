@@ -56,12 +56,8 @@ def history(
     ] = None,
     output: Annotated[
         Path | None,
-        typer.Option(
-            "--output",
-            "-o",
-            metavar="FILE",
-            show_default=False,
-            help="Plot into an .svg or .png, or write a page with plot and table, .html.",
+        opt.file_option(
+            "Plot into an .svg or .png, or write a page with plot and table, .html.", False
         ),
     ] = None,
     overwrite: opt.OverwriteOption = False,

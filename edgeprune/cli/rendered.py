@@ -57,16 +57,7 @@ def add_to(app: typer.Typer) -> None:
 
 def badge(
     check: CheckArgument = None,
-    output: Annotated[
-        Path | None,
-        typer.Option(
-            "--output",
-            "-o",
-            metavar="FILE",
-            show_default="standard output",
-            help="The .svg to write.",
-        ),
-    ] = None,
+    output: Annotated[Path | None, opt.file_option("The .svg to write.")] = None,
     overwrite: opt.OverwriteOption = False,
 ) -> None:
     """Draw a check's size, latency and verdict as a badge (SVG) for a README or a dashboard."""
@@ -87,16 +78,7 @@ def render_(
         ),
     ],
     check: CheckArgument = None,
-    output: Annotated[
-        Path | None,
-        typer.Option(
-            "--output",
-            "-o",
-            metavar="FILE",
-            show_default="standard output",
-            help="The file to write.",
-        ),
-    ] = None,
+    output: Annotated[Path | None, opt.file_option("The file to write.")] = None,
     base: Annotated[
         Path | None,
         typer.Option(
