@@ -8,6 +8,7 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from edgeprune.errors import ConfigError, nearest
 from edgeprune.recipe import Format, Numerics
+from edgeprune.shipped import by_name, folders
 from edgeprune.toml import Config, load
 from edgeprune.units import format_bytes, parse_bytes, parse_seconds
 
@@ -179,25 +180,14 @@ def _fits(budget: str, limit: int | None, there: int | None) -> None:
         )
 
 
-def target_folders(near: Path = Path()) -> tuple[Path, ...]:
-    """Where targets are looked for, in order: ``targets`` in the folder ``near``, beside the
-    package, inside it."""
-    package = Path(__file__).parent
-    return (near / "targets", package.parent / "targets", package / "_data" / "targets")
-
-
 def list_targets(near: Path = Path()) -> dict[str, Path]:
     """Every known target's name and file; a user's own file hides a shipped one."""
-    found: dict[str, Path] = {}
-    for folder in target_folders(near):
-        for path in sorted(folder.glob("*.toml")):
-            found.setdefault(path.stem, path)
-    return dict(sorted(found.items()))
+    return by_name("targets", near)
 
 
 def hiding(name: str, near: Path = Path()) -> Path | None:
     """The user's own file that goes before the shipped target of that name, if there is one."""
-    own, *shipped = target_folders(near)
+    own, *shipped = folders("targets", near)
     path = own / f"{name}.toml"
     there = [folder for folder in shipped if (folder / path.name).is_file()]
     if not there or not path.is_file() or path.samefile(there[0] / path.name):

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BeforeValidator, Field, model_validator
 
 from edgeprune.errors import DataError, nearest
+from edgeprune.shipped import by_name
 from edgeprune.toml import Config, load
 
 __all__ = [
@@ -150,23 +151,9 @@ class DataSpec(Config):
         return self.on_error == "skip"
 
 
-def spec_folders() -> tuple[Path, ...]:
-    """Where specs are looked for, in order: ``./calibration``, beside the package, inside it."""
-    package = Path(__file__).parent.parent
-    return (
-        Path("calibration"),
-        package.parent / "calibration",
-        package / "_data" / "calibration",
-    )
-
-
 def list_specs() -> dict[str, Path]:
     """Every known spec's name and file; a user's own file hides a shipped one."""
-    found: dict[str, Path] = {}
-    for folder in spec_folders():
-        for path in sorted(folder.glob("*.toml")):
-            found.setdefault(path.stem, path)
-    return dict(sorted(found.items()))
+    return by_name("calibration")
 
 
 def find_spec(name: str) -> DataSpec:
