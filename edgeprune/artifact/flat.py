@@ -11,20 +11,16 @@ from __future__ import annotations
 import struct
 
 from edgeprune.artifact import limits
-from edgeprune.artifact.source import Content, shown
+from edgeprune.artifact.reader import Reader
 from edgeprune.errors import InputError
 
 __all__ = ["Flat", "Table"]
 
 
-class Flat:
+class Flat(Reader):
     """Reads one file; ``name`` is how messages call it."""
 
-    def __init__(self, content: Content, name: str) -> None:
-        self.content = content
-        self.name = name
-        self._work = limits.FIELDS
-        self._texts = limits.TEXTS
+    form = "TFLite"
 
     def root(self) -> Table:
         """The table that the file is."""
@@ -58,40 +54,7 @@ class Flat:
         Raises:
             InputError: It isn't UTF-8, or is longer than any name.
         """
-        start, length = self.vector(position, 1)
-        if length > limits.TEXT:
-            raise InputError(
-                f"{self.name}: a name of {length} bytes at byte {start}; "
-                f"at most {limits.TEXT} are read"
-            )
-        self._texts -= length
-        if self._texts < 0:
-            raise InputError(f"{self.name}: more than {limits.TEXTS} bytes of names")
-        raw = self.content[start : start + length]
-        try:
-            return raw.decode()
-        except UnicodeDecodeError:
-            quoted = shown(raw.decode("utf-8", "backslashreplace"))
-            raise InputError(f"{self.name}: the name '{quoted}' at byte {start} isn't UTF-8") from (
-                None
-            )
-
-    def spend(self, count: int = 1) -> None:
-        """Count work.
-
-        Raises:
-            InputError: The file has more of it than any model.
-        """
-        self._work -= count
-        if self._work < 0:
-            raise InputError(f"{self.name}: more than {limits.FIELDS} fields; no model has as many")
-
-    def broken(self, position: int) -> InputError:
-        """The error of a file that ends too early or was damaged."""
-        return InputError(
-            f"{self.name}: no whole TFLite file: it is cut off or damaged at byte "
-            f"{max(position, 0)} of {len(self.content)}"
-        )
+        return self.decoded(*self.vector(position, 1))
 
 
 class Table:

@@ -8,13 +8,10 @@ is held against what surrounds it, and all work is counted.
 from __future__ import annotations
 
 import struct
-import sys
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from edgeprune.artifact import limits
-from edgeprune.artifact.source import Content, shown
-from edgeprune.errors import InputError
+from edgeprune.artifact.reader import Reader
 
 __all__ = ["Field", "Wire"]
 
@@ -30,14 +27,10 @@ class Field(NamedTuple):
     end: int
 
 
-class Wire:
+class Wire(Reader):
     """Reads one file; ``name`` is how messages call it."""
 
-    def __init__(self, content: Content, name: str) -> None:
-        self.content = content
-        self.name = name
-        self._fields = limits.FIELDS
-        self._texts = limits.TEXTS
+    form = "ONNX"
 
     def fields(self, start: int, end: int) -> Iterator[Field]:
         """The fields of the message that lies from ``start`` to ``end``.
@@ -113,45 +106,12 @@ class Wire:
             InputError: It isn't UTF-8, or is longer than any name.
         """
         self._want(field, 2)
-        length = field.end - field.start
-        if length > limits.TEXT:
-            raise InputError(
-                f"{self.name}: a name of {length} bytes at byte {field.start}; "
-                f"at most {limits.TEXT} are read"
-            )
-        self._texts -= length
-        if self._texts < 0:
-            raise InputError(f"{self.name}: more than {limits.TEXTS} bytes of names")
-        raw = self.content[field.start : field.end]
-        try:
-            return sys.intern(raw.decode())
-        except UnicodeDecodeError:
-            quoted = shown(raw.decode("utf-8", "backslashreplace"))
-            raise InputError(
-                f"{self.name}: the name '{quoted}' at byte {field.start} isn't UTF-8"
-            ) from None
+        return self.decoded(field.start, field.end - field.start)
 
     def message(self, field: Field) -> Iterator[Field]:
         """The fields of a message inside a message."""
         self._want(field, 2)
         return self.fields(field.start, field.end)
-
-    def spend(self, count: int = 1) -> None:
-        """Count work.
-
-        Raises:
-            InputError: The file has more of it than any model.
-        """
-        self._fields -= count
-        if self._fields < 0:
-            raise InputError(f"{self.name}: more than {limits.FIELDS} fields; no model has as many")
-
-    def broken(self, position: int) -> InputError:
-        """The error of a file that ends too early or was damaged."""
-        return InputError(
-            f"{self.name}: no whole ONNX file: it is cut off or damaged at byte {position} "
-            f"of {len(self.content)}"
-        )
 
     def _want(self, field: Field, wire: int) -> None:
         if field.wire != wire:
