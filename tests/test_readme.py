@@ -4,6 +4,7 @@
 import re
 import shlex
 import sys
+import tomllib
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -13,7 +14,9 @@ from typer.main import get_command
 
 from edgeprune import errors
 from edgeprune.cli.main import application
+from edgeprune.project import Project
 from edgeprune.target import list_targets
+from edgeprune.toml import parse
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -96,6 +99,14 @@ def test_the_library_code_prunes_a_model_that_loads(
     assert "classifier.1.weight[0]: output, by output" in printed
     network, batch = names["network"], names["torch"].rand(3, 3, 32, 32)
     assert network(batch).shape == (3, 10)
+
+
+def test_the_project_file_is_one() -> None:
+    (text,) = re.findall(r"```toml\n(.*?)```", README, re.DOTALL)
+    project = parse(tomllib.loads(text), Project, "README.md")
+    assert list(project.models) == ["classifier", "detector"]
+    assert set(project.budgets) == {"rpi4"}
+    assert project.baseline.size == 1.02
 
 
 def test_each_python_section_is_run_here() -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import typer
 from rich.box import SIMPLE_HEAD
+from rich.cells import cell_len
 from rich.table import Table
 from rich.text import Text
 
@@ -16,6 +17,9 @@ from edgeprune.report.schema import StageReport
 from edgeprune.report.text import spread
 
 __all__ = ["as_json", "figures", "lines", "one_or_all", "stage", "table"]
+
+_NAME = 16
+"""Columns up to which a name stays whole on a narrow terminal."""
 
 
 def as_json(value: Any) -> None:
@@ -31,10 +35,15 @@ def one_or_all(values: Sequence[Any]) -> Any:
 def table(columns: Sequence[str], rows: Iterable[Sequence[str]], left: int = 1) -> None:
     """Print a table; the first ``left`` columns are text, the others numbers."""
     shown = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    rows = list(rows)
+    wide = [max(map(cell_len, cells)) for cells in zip(columns, *rows, strict=True)]
     for place, column in enumerate(columns):
         text = place < left
         shown.add_column(
-            column, justify="left" if text else "right", overflow="fold" if text else "ellipsis"
+            column,
+            justify="left" if text else "right",
+            overflow="fold" if text else "ellipsis",
+            no_wrap=text and wide[place] <= _NAME,  # else rich breaks it before the numbers
         )
     for row in rows:
         # Text, not strings, in which rich would take brackets for its markup

@@ -65,6 +65,16 @@ def test_a_page_is_wide_where_there_is_no_terminal(monkeypatch: pytest.MonkeyPat
     assert console.page().width == 60
 
 
+def test_a_short_name_stays_whole_on_a_narrow_terminal(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "50")
+    show.table(("name", "figure"), [("model.tflite", "4.56 us (4.33 to 4.78) " * 4)])
+    out = capsys.readouterr().out
+    assert "model.tflite" in out
+    assert max(map(len, out.splitlines())) <= 50
+
+
 def test_a_table_for_a_program_is_never_folded(capsys: pytest.CaptureFixture[str]) -> None:
     name = "a-name-of-a-device-" * 20
     show.table(("name", "size"), [(name, "1 B")])

@@ -43,8 +43,6 @@ _ANSWERS: dict[State, str] = {
 }
 _LONGEST_NAME, _LONGEST_TEXT = 120, 1000
 _LONGEST_LINE, _MOST_NAMES = 2000, 4
-_WIDE = 100
-"""From this width on the intervals of baselines are shown too."""
 
 
 def terminal(report: CheckReport) -> str:
@@ -81,14 +79,11 @@ def print_report(report: CheckReport, console: Console) -> None:
 
 
 def _tables(report: CheckReport, width: int) -> list[Text]:
+    cells, columns, widths = _fitting(report, width)
+    fits = _whole(widths) <= width
     groups: dict[tuple[str, str], list[tuple[str, ...]]] = {}
-    for judged in report.judged:
-        key = owner(judged), plain(judged.artifact)
-        groups.setdefault(key, []).append(_cells(judged, wide=width >= _WIDE))
-    every = [row for rows in groups.values() for row in rows]
-    columns = _COLUMNS if any(row[-1] != ABSENT for row in every) else _COLUMNS[:-1]
-    widths = [max(map(cell_len, column)) for column in zip(columns, *every, strict=False)]
-    fits = sum(widths) + len(_GAP) * (len(widths) - 1) <= width
+    for judged, row in zip(report.judged, cells, strict=True):
+        groups.setdefault((owner(judged), plain(judged.artifact)), []).append(row)
     lines: list[Text] = []
     for (name, artifact), rows in groups.items():
         if lines:
@@ -104,20 +99,39 @@ def _tables(report: CheckReport, width: int) -> list[Text]:
     return lines
 
 
-def _cells(judged: Judged, *, wide: bool) -> tuple[str, ...]:
+def _fitting(
+    report: CheckReport, width: int
+) -> tuple[list[tuple[str, ...]], Sequence[str], list[int]]:
+    """The rows, the columns and how wide they are: with as many intervals as there is room for,
+    those of the figures before those of the baselines. What is open or failed has them in its
+    reason too."""
+    for intervals in (2, 1, 0):
+        rows = [_cells(judged, intervals) for judged in report.judged]
+        columns = _COLUMNS if any(row[-1] != ABSENT for row in rows) else _COLUMNS[:-1]
+        widths = [max(map(cell_len, column)) for column in zip(columns, *rows, strict=False)]
+        if _whole(widths) <= width:
+            return rows, columns, widths
+    return [_cells(judged, 1) for judged in report.judged], columns, widths
+
+
+def _whole(widths: Sequence[int]) -> int:
+    return sum(widths) + len(_GAP) * (len(widths) - 1)
+
+
+def _cells(judged: Judged, intervals: int) -> tuple[str, ...]:
     return (
         OUTCOMES[judged.outcome],
         judged.rule,
-        spread(judged.figure),
+        (spread if intervals else show)(judged.figure),
         limit(judged),
-        spread(judged.baseline) if wide else show(judged.baseline),
+        (spread if intervals > 1 else show)(judged.baseline),
     )
 
 
 def _header(columns: Sequence[str], widths: Sequence[int]) -> list[Text]:
     names = _row(columns, widths)
     names.stylize("bold")
-    return [names, Text("─" * (sum(widths) + len(_GAP) * (len(widths) - 1)))]
+    return [names, Text("─" * _whole(widths))]
 
 
 def _row(cells: Sequence[str], widths: Sequence[int]) -> Text:

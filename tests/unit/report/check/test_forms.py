@@ -112,6 +112,20 @@ def test_golden_badges(name: str, golden: Callable[[str, str], None]) -> None:
     golden(f"check/{name}-badge.svg", badge(REPORTS[name]()))
 
 
+@pytest.mark.parametrize(
+    ("width", "figure", "baseline"), [(100, True, True), (80, True, False), (72, False, False)]
+)
+def test_a_table_has_the_intervals_that_there_is_room_for(
+    width: int, figure: bool, baseline: bool
+) -> None:
+    told = shown(reports.report(), width)
+    rows = [line for line in told.splitlines() if line.startswith("pass ") and "latency" in line]
+    assert [("(23.9 to 25.4)" in row, "(23.6 to 24.7)" in row) for row in rows] == [
+        (figure, baseline)
+    ]
+    assert "outcome   " in told
+
+
 def test_what_holds_of_several_files_and_limits_is_told_once() -> None:
     def missing(artifact: str, rule: Rule, line: int) -> Judged:
         return Judged(
