@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgeprune.device.benchmark_text import Benchmark, failure, parse_benchmark
+from edgeprune.device.process import ask, last_line
 from edgeprune.errors import DeviceError, InputError
 
 __all__ = ["Facts", "Phone", "Visit"]
@@ -96,7 +97,7 @@ class Phone:
         """
         done = self._adb(["devices"], _PATIENCE)
         if done.returncode:
-            raise DeviceError(f"{self.name}: adb devices: {_last(done.stderr)}")
+            raise DeviceError(f"{self.name}: adb devices: {last_line(done.stderr)}")
         known = [
             line.split("\t", 1)
             for line in done.stdout.splitlines()
@@ -123,7 +124,7 @@ class Phone:
         """
         code, text = self.script(_FACTS, *_PROPERTIES)
         if code:
-            raise DeviceError(f"{self.name}: asking for its model failed: {_last(text)}")
+            raise DeviceError(f"{self.name}: asking for its model failed: {last_line(text)}")
         found = dict(line.split("=", 1) for line in text.splitlines() if "=" in line)
         told = {key: found.get(key, "").strip() for key in _KEYS}
         model = f"{told['ro.product.manufacturer']} {told['ro.product.model']}".strip()
@@ -157,7 +158,9 @@ class Phone:
         output = done.stdout.replace("\r\n", "\n")
         end = _END.search(output)
         if end is None:
-            raise DeviceError(f"{self.name}: the connection broke: {_last(done.stderr or output)}")
+            raise DeviceError(
+                f"{self.name}: the connection broke: {last_line(done.stderr or output)}"
+            )
         return int(end[1]), output[: end.start()]
 
     @contextlib.contextmanager
@@ -198,7 +201,7 @@ class Phone:
     def _must(self, text: str, *arguments: str) -> None:
         code, said = self.script(text, *arguments)
         if code:
-            raise DeviceError(f"{self.name}: {arguments[0]}: {_last(said)}")
+            raise DeviceError(f"{self.name}: {arguments[0]}: {last_line(said)}")
 
     def _push(self, path: Path, to: str) -> None:
         if not path.is_file():
@@ -206,7 +209,7 @@ class Phone:
         done = self._adb(["-s", self.serial, "push", str(path.absolute()), to], _PUSH_PATIENCE)
         if done.returncode:
             raise DeviceError(
-                f"{self.name}: {path} can't be pushed: {_last(done.stderr or done.stdout)}"
+                f"{self.name}: {path} can't be pushed: {last_line(done.stderr or done.stdout)}"
             )
 
     def _adb(self, words: Sequence[str], timeout: float) -> "subprocess.CompletedProcess[str]":
@@ -217,15 +220,7 @@ class Phone:
                 "Android's platform-tools"
             )
         try:
-            return subprocess.run(
-                [program, *words],
-                capture_output=True,
-                encoding="utf-8",
-                errors="replace",
-                timeout=timeout,
-                check=False,
-                stdin=subprocess.DEVNULL,
-            )
+            return ask([program, *words], timeout=timeout)
         except subprocess.TimeoutExpired:
             verb = next(word for word in words if word not in ("-s", self.serial))
             raise DeviceError(
@@ -294,8 +289,3 @@ def _abi(program: Path) -> str:
 
 def _flag(value: object) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
-
-
-def _last(text: str) -> str:
-    lines = text.strip().splitlines()
-    return lines[-1] if lines else "no message"

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgeprune.device.address import Address
+from edgeprune.device.process import ask
 from edgeprune.device.ssh_command import (
     SshOptions,
     base_words,
@@ -95,18 +96,9 @@ def _greet(address: Address, options: SshOptions, files: list[str]) -> str:
         "true",
     ]
     try:
-        done = subprocess.run(
-            command,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            encoding="utf-8",
-            errors="replace",
-            timeout=_TIMES * options.connect_timeout,
-            check=False,
-        )
+        return ask(command, timeout=_TIMES * options.connect_timeout).stderr
     except subprocess.TimeoutExpired:
         return "timed out"
-    return done.stderr
 
 
 def accept(path: Path, key: HostKey) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgeprune.device.address import Address
+from edgeprune.device.process import last_line
 from edgeprune.errors import DeviceError, InputError
 
 __all__ = [
@@ -103,7 +104,7 @@ def configured(address: Address, options: SshOptions) -> dict[str, str]:
             f"{address}: the program ssh isn't installed here; it is in the package openssh-client"
         ) from None
     if told.returncode:
-        raise InputError(f"{address}: ssh refuses its configuration: {_last(told.stderr)}")
+        raise InputError(f"{address}: ssh refuses its configuration: {last_line(told.stderr)}")
     lines = (line.partition(" ") for line in told.stdout.splitlines())
     return {key: value for key, _, value in lines}
 
@@ -166,7 +167,7 @@ def explain(address: Address, options: SshOptions, said: str) -> str:
     for sign, cause in _CAUSES.items():
         if sign in said:
             return f"{address}: {cause}"
-    return f"{address}: ssh can't connect: {_last(said)}"
+    return f"{address}: ssh can't connect: {last_line(said)}"
 
 
 _NO_GREETING = "kex_exchange_identification: Connection closed"
@@ -203,8 +204,3 @@ def _changed(options: SshOptions, said: str) -> str:
         + "; another machine may be answering in its place. Only if you know why it changed: "
         f"{forget}, then `edgeprune device add` again"
     )
-
-
-def _last(said: str) -> str:
-    lines = said.strip().splitlines()
-    return lines[-1].strip() if lines else "it says nothing"

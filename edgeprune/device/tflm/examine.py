@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from edgeprune.device.process import last_line
 from edgeprune.device.tflm.environment import Environment
 from edgeprune.errors import DeviceError, InputError
 
@@ -123,8 +124,7 @@ def _ask(
 
 
 def _cause(done: subprocess.CompletedProcess[str]) -> str:
-    lines = done.stderr.strip().splitlines()
-    last = lines[-1] if lines else "no message"
+    last = last_line(done.stderr)
     if done.returncode < 0:
         return f"it died of signal {-done.returncode} ({last})"
     return f"it ended with {done.returncode}: {last}"

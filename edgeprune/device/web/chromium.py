@@ -20,6 +20,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+from edgeprune.device.process import ask, last_line
 from edgeprune.errors import DeviceError
 
 __all__ = ["find_chromium", "run_in_page"]
@@ -97,19 +98,11 @@ def find_chromium() -> tuple[str, str]:
     program = next(filter(None, map(shutil.which, _NAMES)), None)
     if program is None:
         raise DeviceError("web:chromium: Chromium isn't installed; device web runs in Node")
-    done = subprocess.run(
-        [program, "--version"],
-        capture_output=True,
-        encoding="utf-8",
-        errors="replace",
-        timeout=60,
-        check=False,
-        stdin=subprocess.DEVNULL,
-    )
+    done = ask([program, "--version"], timeout=60)
     words = done.stdout.split()
     number = next((word for word in words if word[0].isdigit()), None)
     if number is None:
-        raise DeviceError(f"web:chromium: {program} --version fails: {_last(done.stderr)}")
+        raise DeviceError(f"web:chromium: {program} --version fails: {last_line(done.stderr)}")
     return program, " ".join(words[: words.index(number) + 1])
 
 
@@ -228,9 +221,4 @@ def _stop(process: "subprocess.Popen[bytes]") -> None:
 def _cause(text: str) -> str:
     """The fatal line among what the browser printed, without its time and place; or the last."""
     fatal = [line for line in text.splitlines() if ":FATAL:" in line]
-    return _last(fatal[0].partition("] ")[2] if fatal else text)
-
-
-def _last(text: str) -> str:
-    lines = text.strip().splitlines()
-    return lines[-1] if lines else "no message"
+    return last_line(fatal[0].partition("] ")[2] if fatal else text)

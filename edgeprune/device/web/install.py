@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from edgeprune.device.process import ask
 from edgeprune.errors import DeviceError, OutputError
 from edgeprune.progress import Progress
 
@@ -186,15 +187,7 @@ def node() -> tuple[str, str]:
     program = shutil.which("node")
     if program is None:
         raise DeviceError(_missing("Node isn't installed"))
-    done = subprocess.run(
-        [program, "--version"],
-        capture_output=True,
-        encoding="utf-8",
-        errors="replace",
-        timeout=60,
-        check=False,
-        stdin=subprocess.DEVNULL,
-    )
+    done = ask([program, "--version"], timeout=60)
     found = re.match(r"v(\d+)[\d.]*", done.stdout)
     if found is None:
         raise DeviceError(_missing(f"{program} --version fails"))
@@ -255,15 +248,10 @@ def _fetch(package: Package, npm: str, place: Path) -> Path:
     """Have npm download the archive; it checks and caches it, and runs no scripts of it."""
     spec = f"{package.name}@{package.version}"
     try:
-        done = subprocess.run(
+        done = ask(
             [npm, "pack", spec, "--ignore-scripts", "--pack-destination", str(place)],
-            cwd=place,
-            capture_output=True,
-            encoding="utf-8",
-            errors="replace",
             timeout=_HOURGLASS,
-            check=False,
-            stdin=subprocess.DEVNULL,
+            folder=place,
         )
     except subprocess.TimeoutExpired:
         raise DeviceError(f"npm pack {spec}: took more than {_HOURGLASS:.0f} s") from None
