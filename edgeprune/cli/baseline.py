@@ -73,6 +73,7 @@ def accept(
     from edgeprune.check.accept import present
     from edgeprune.gate.lock import read_lock
     from edgeprune.report.files import to_json
+    from edgeprune.report.text import plain
 
     how = check.measuring(measure, device, time_limit)
     project = _project()
@@ -85,7 +86,7 @@ def accept(
         subjects,
         before,
         whole=not (request.targets or request.models),
-        reason=" ".join((reason or "no reason was given").split()),
+        reason=plain(reason or "") or "no reason was given",
         when=datetime.now(UTC).isoformat(timespec="seconds"),
     )
     show.lines(notes)
@@ -101,6 +102,7 @@ def accept(
 def show_(json: opt.JsonOption = False) -> None:
     """Show the figures that are accepted, since when and why."""
     from edgeprune.gate.lock import read_lock
+    from edgeprune.report.text import plain
 
     project = _project()
     lock = read_lock(project.lock)
@@ -111,7 +113,7 @@ def show_(json: opt.JsonOption = False) -> None:
     if json:
         show.as_json(lock.model_dump(mode="json"))
         return
-    typer.echo(f"accepted {lock.accepted}: {lock.reason}")
+    typer.echo(f"accepted {plain(lock.accepted)}: {plain(lock.reason)}")
     _table(lock, None)
 
 

@@ -17,7 +17,7 @@ from edgeprune.cli import reach
 from edgeprune.cli.console import page, progress
 from edgeprune.errors import InputError, OutputError
 from edgeprune.report.check import Form
-from edgeprune.writing import save
+from edgeprune.writing import check_place, save
 
 if TYPE_CHECKING:
     from edgeprune.check.measuring import Measuring
@@ -98,6 +98,7 @@ TimeLimit = Annotated[
     typer.Option(
         "--time-limit",
         min=1,
+        max=86_400,
         metavar="SECONDS",
         help="For measuring the files of one target, all repetitions together.",
         show_default="120",
@@ -124,6 +125,7 @@ def check(
     output: Annotated[
         Path | None, opt.file_option("Write the report there, and show the table here.")
     ] = None,
+    overwrite: opt.OverwriteOption = False,
     measure: Measure = False,
     device: reach.DeviceOption = None,
     time_limit: TimeLimit = None,
@@ -137,6 +139,8 @@ def check(
     from edgeprune.gate.lock import read_lock
     from edgeprune.project import find_project
 
+    if output is not None:
+        check_place(output, overwrite=overwrite)
     here = Path.cwd()
     how = measuring(measure, device, time_limit)
     request = Request(
@@ -222,9 +226,14 @@ def _put_out(report: CheckReport, form: Form, output: Path | None) -> None:
         _append(Path(summary), render(report, form))
 
 
+def _at_once(path: str, flags: int) -> int:
+    """A pipe that nobody reads isn't waited for."""
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0), 0o666)
+
+
 def _append(path: Path, text: str) -> None:
     try:
-        with path.open("a", encoding="utf-8") as file:
+        with open(path, "a", encoding="utf-8", opener=_at_once) as file:
             file.write(text)
     except OSError as error:
         raise OutputError(f"{path}: the job's summary can't be written: {error.strerror}") from None

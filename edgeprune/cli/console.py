@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Progress on standard error: bars on a terminal, plain lines anywhere else."""
 
+import io
 import os
 import sys
 import time
@@ -32,6 +33,8 @@ def page(whole: RenderableType | None = None) -> Console:
 
     ``whole`` isn't folded then however wide it is: a program may look for a name in it.
     """
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # an ASCII terminal has no dashes and lines
     if sys.stdout.isatty() or "COLUMNS" in os.environ:
         return Console(highlight=False)
     needed = 0 if whole is None else Console(width=_WIDEST).measure(whole).maximum

@@ -428,6 +428,65 @@ def test_the_markdown_goes_to_the_summary_of_the_job(
     assert "all 12 checks passed" in capsys.readouterr().out
 
 
+def test_a_report_replaces_nothing_unasked(
+    results: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = (results / "edgeprune.toml").read_text()
+    assert main(["check", "--output", "edgeprune.toml"]) == 2
+    captured = capsys.readouterr()
+    assert "edgeprune.toml: is there already; --overwrite replaces it" in captured.err
+    assert captured.out == ""
+    assert (results / "edgeprune.toml").read_text() == before
+    for _ in range(2):
+        assert main(["check", "-f", "json", "-o", "c.json", "--overwrite"]) == 0
+    assert json.loads((results / "c.json").read_text())["judged"]
+    assert main(["check", "--output", ""]) == 2
+
+
+@pytest.mark.parametrize("limit", ["inf", "nan", "1e300", "0"])
+def test_a_time_limit_is_a_time(
+    results: Path, capsys: pytest.CaptureFixture[str], limit: str
+) -> None:
+    assert main(["check", "--measure", "--time-limit", limit]) == 2
+    assert "--time-limit" in capsys.readouterr().err
+
+
+def test_a_summary_that_nobody_reads_is_not_waited_for(
+    results: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    os.mkfifo(results / "pipe")
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", "pipe")
+    assert main(["check", "--format", "markdown"]) == 2
+    assert "pipe: the job's summary can't be written" in capsys.readouterr().err
+
+
+def test_a_reason_gives_the_terminal_no_order(
+    repo: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made.result(repo / "out/net/rpi4")
+    (repo / "edgeprune.toml").write_text(made.PROJECT)
+    assert main(["baseline", "accept", "--reason", "\x1b[31m red\n\udcff "]) == 0
+    lock = repo / "edgeprune.lock.json"
+    assert json.loads(lock.read_text())["reason"] == "[31m red"
+    lock.write_text(lock.read_text().replace("[31m", "\\u001b[31m"))
+    capsys.readouterr()
+    assert main(["baseline", "show"]) == 0
+    assert "\x1b" not in capsys.readouterr().out
+
+
+def test_a_terminal_of_ascii_is_no_error(results: Path) -> None:
+    code = "import sys\nfrom edgeprune.cli.main import main\nsys.exit(main(sys.argv[1:]))"
+    done = subprocess.run(
+        [sys.executable, "-c", code, "check"],
+        capture_output=True,
+        check=False,
+        timeout=60,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "ascii"},
+    )
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert b"all 12 checks passed" in done.stdout
+
+
 def test_folders_of_results_and_targets(repo: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for name in ("a", "b", ".hidden"):
         made.result(repo / "out" / name / "rpi4")
