@@ -75,17 +75,24 @@ def diff(
         _print(found)
 
 
+def _is_there(text: str) -> bool:
+    try:
+        return Path(text).exists() or Path(text).is_symlink()
+    except OSError:  # a name that is too long: no path, and no revision either
+        return False
+
+
 @contextmanager
 def _opened(text: str, other: str) -> Iterator[Path]:
     """The path of one side; of a revision a copy, while the context is open."""
     from edgeprune.check.revisions import at_revision
 
     here = Path.cwd()
-    if Path(text).exists() or Path(text).is_symlink():
+    if _is_there(text):
         yield Path(text)
         return
     revision, _, path = text.partition(":")
-    path = path or (other if Path(other).exists() else other.partition(":")[2])
+    path = path or (other if _is_there(other) else other.partition(":")[2])
     if not path or not revision:
         raise InputError(
             f"{text}: isn't there; as a revision it needs a path: {revision or 'REVISION'}:PATH"

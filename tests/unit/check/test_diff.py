@@ -169,6 +169,8 @@ def test_links_and_odd_paths_of_a_commit_are_not_written(
         ("HEAD^{tree}", "is neither a path nor a commit"),
         ("HEAD:out/rpi4/report.json", "report.json"),
         ("pipe", "pipe"),
+        ("x" * 5000, "is neither a path nor a commit"),
+        (f"HEAD:{'x' * 5000}", "HEAD: has nothing at x"),
     ],
 )
 def test_bad_sides_are_one_line(
