@@ -10,13 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Literal
 
 from torch import Tensor
 
 from edgeprune.errors import InputError
 from edgeprune.finetune import read_state
-from edgeprune.mask import Mask, Ticket, look
+from edgeprune.mask import About, Mask, Ticket, look
 from edgeprune.model import Model
 from edgeprune.tickets.correspond import Pair, correspond
 from edgeprune.tickets.transfer import Head, heads
@@ -24,6 +24,7 @@ from edgeprune.tickets.transfer import Head, heads
 __all__ = ["Order", "Origin", "Stretched", "stretch"]
 
 Order = Literal["append", "interpolate"]
+Depths = tuple[tuple[int, int], ...]
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ class Stretched:
     ticket: Ticket
     origins: tuple[Origin, ...]
     """Of all parts of the target, those that aren't repeated too, in the order of its graph."""
-    depths: tuple[tuple[int, int], ...]
+    depths: Depths
     """Blocks of each stage, in the source and in the target."""
     left: tuple[tuple[str, str], ...]
     """Weights of the target that stay dense, and why."""
@@ -93,21 +94,13 @@ def stretch(
     pairs = correspond(ticket.mask, source, target, dense)
     weights = {layer.name for layer in network.layers}
     origins = tuple(o for pair in pairs for o in _origins(pair, order, weights))
-    theirs = {mine: name for origin in origins for mine, name in origin.layers}
-    keep = {
-        name: ticket.mask.keep[theirs[name]]
-        for name in (layer.name for layer in network.layers)
-        if name not in dense and theirs.get(name) in ticket.mask.keep
-    }
+    theirs = dict(pair for origin in origins for pair in origin.layers)
+    names = [n.name for n in network.layers if n.name not in dense]
+    keep = {n: ticket.mask.keep[theirs[n]] for n in names if theirs.get(n) in ticket.mask.keep}
     if not keep:
         raise InputError("the ticket covers nothing but the head; --head include carries it over")
     depths = tuple((len(p.source), len(p.target)) for p in pairs if p.repeats)
-    facts: dict[str, Any] = {"from": ticket.mask.about.model, "order": order, "depths": depths}
-    about = replace(
-        ticket.mask.about,
-        model=target.fingerprint(),
-        facts={**ticket.mask.about.facts, "stretched": facts},
-    )
+    about = _about(ticket.mask.about, target, order, depths)
     start, notes = _start(ticket, target, origins)
     left = tuple(
         (layer.name, "the head" if layer.name in dense else "not in the ticket")
@@ -115,6 +108,12 @@ def stretch(
         if layer.name not in keep
     )
     return Stretched(Ticket(Mask(keep, about), start), origins, depths, left, notes)
+
+
+def _about(about: About, target: Model, order: Order, depths: Depths) -> About:
+    stretched = {"from": about.model, "order": order, "depths": [list(pair) for pair in depths]}
+    facts = {**about.facts, "stretched": stretched}
+    return replace(about, model=target.fingerprint(), facts=facts)
 
 
 def _origins(pair: Pair, order: Order, weights: set[str]) -> Iterator[Origin]:
