@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """What `edgeprune check` found, as data: the one input of every output format."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from edgeprune.figure import Figure
 from edgeprune.gate.verdict import Outcome
@@ -37,7 +37,7 @@ class Place(_Frozen):
 
     file: str
     """Relative to where the command was run, with ``/``."""
-    line: int
+    line: Annotated[int, Field(ge=1)]
     """From 1."""
 
 

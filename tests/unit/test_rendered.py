@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 import io
 import json
+import re
 import sys
 from pathlib import Path
 from xml.etree import ElementTree
@@ -94,9 +95,21 @@ def test_paths_are_told_from_here(check: Path, capsys: pytest.CaptureFixture[str
         (b"[" * 100_000, "is no report of"),
         (json.dumps({**json.loads(to_json(report())), "schema_version": 9}).encode(), "schema_v"),
         (json.dumps({**json.loads(to_json(report())), "more": 1}).encode(), "more"),
+        (re.sub(r'"line": \d+', '"line": 0', to_json(report())).encode(), "place.line"),
         (to_json(report())[:-40].encode(), "is no report of"),
     ],
-    ids=["empty", "blank", "text", "another", "no text", "deep", "version", "unknown", "cut off"],
+    ids=[
+        "empty",
+        "blank",
+        "text",
+        "another",
+        "no text",
+        "deep",
+        "version",
+        "unknown",
+        "line",
+        "cut off",
+    ],
 )
 def test_what_is_no_report_is_refused(
     check: Path, content: bytes, told: str, capsys: pytest.CaptureFixture[str]
