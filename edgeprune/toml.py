@@ -87,6 +87,8 @@ def _explain(kind: type[BaseModel], keys: tuple[str, ...], errors: Sequence[Erro
     """One line on what is wrong with one key; a union gives one error for each of its members."""
     key, first = ".".join(keys), errors[0]
     got = first["input"]
+    if first["type"] == "json_invalid":  # tomllib takes none, but a command line may hold it
+        return "a text has bytes that are no UTF-8"
     if first["type"] == "extra_forbidden":
         allowed = sorted(_fields_at(kind, keys[:-1]))
         return f"unknown key '{key}'{nearest(keys[-1], allowed)}; allowed: {', '.join(allowed)}"

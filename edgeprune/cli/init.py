@@ -157,7 +157,7 @@ def init(
         input_shape=tuple(input_shape or ()),
         data=data,
         out=out,
-        artifacts=tuple(artifacts or ()),
+        artifacts=tuple(dict.fromkeys(artifacts or ())),
         targets=tuple(dict.fromkeys(target or ())),
         name=name,
         limits={key: value for key, value in limits.items() if value is not None},
@@ -361,10 +361,17 @@ def _near(name: str) -> str:
     return name
 
 
+def _is_there(file: str) -> bool:
+    try:
+        return Path(file).exists()
+    except OSError:  # a name that is too long
+        return False
+
+
 def _tell(path: Path, answers: starter.Answers) -> None:
     typer.echo(f"{path}: written; model {answers.name} for {', '.join(answers.targets)}")
     for file in (*([answers.model] if answers.model else ()), *answers.artifacts):
-        if not Path(file).exists():
+        if not _is_there(file):
             typer.echo(f"note: {plain(file)} isn't there yet")
     names = {starter.model_name(file) for file in answers.artifacts}
     if len(names) > 1 and answers.name in names:

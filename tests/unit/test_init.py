@@ -77,6 +77,16 @@ def test_files_taken_for_one_model_are_told(desk: Path, capsys: pytest.CaptureFi
     assert "one model" not in capsys.readouterr().out
 
 
+def test_a_file_named_twice_is_one_and_a_long_name_is_none(
+    desk: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    long = "x" * 300 + ".onnx"
+    assert main(["init", "--artifacts", long, "--artifacts", long, "--target", "host"]) == 0
+    (entry,) = project().project.models.values()
+    assert entry.artifacts == (long,)
+    assert "isn't there yet" in capsys.readouterr().out
+
+
 def test_a_target_file_of_ones_own(desk: Path) -> None:
     (desk / "boards").mkdir()
     shipped = (ROOT / "targets" / "rpi4.toml").read_text()

@@ -137,3 +137,7 @@ def test_a_file_that_means_harm(tmp_path: Path, content: bytes, told: str) -> No
         path.symlink_to("/dev/zero")
     with pytest.raises(ConfigError, match=told):
         load(path, Outer)
+
+
+def test_a_text_that_is_none() -> None:
+    assert message({"needed": "\udcff.pt2"}) == "a text has bytes that are no UTF-8"
