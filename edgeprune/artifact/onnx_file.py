@@ -22,7 +22,6 @@ __all__ = ["read_onnx"]
 _STANDARD = ("", "ai.onnx")
 _LAST_FIELD = 26
 _GRAPH = 7
-_NONE: Mapping[str, int] = {}
 
 
 def read_onnx(content: Content, path: Path) -> Artifact:
