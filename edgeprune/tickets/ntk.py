@@ -23,6 +23,7 @@ from edgeprune.tickets.jacobian import Kernel, Outputs, estimate_ntk, jacobian_n
 
 __all__ = [
     "DENSE",
+    "ROUNDING",
     "Lens",
     "Row",
     "Sampling",
@@ -35,6 +36,9 @@ __all__ = [
 
 DENSE = "dense"
 """The name of the first row."""
+ROUNDING = 1e-12
+"""Eigenvalues below this share of the largest are rounding: they are squares of singular values of
+a Jacobian in single precision, good to about a millionth of the largest."""
 _SEEDS = 4
 _BATCH = 64
 """Samples read at once."""
@@ -206,12 +210,10 @@ def _centred(kernel: Tensor) -> Tensor:
 
 
 def _condition(values: Tensor, directions: int | None) -> float | None:
-    """The Jacobian comes in single precision, so below its rounding an eigenvalue is none."""
-    rounding = torch.finfo(torch.float32).eps * len(values)
     if directions is not None and directions < len(values):
         return None
     largest, smallest = float(values[0]), float(values[-1])
-    return largest / smallest if smallest > rounding * largest else None
+    return largest / smallest if smallest > ROUNDING * largest else None
 
 
 def _kernel(

@@ -14,7 +14,7 @@ from xml.sax.saxutils import escape
 
 from edgeprune.report.drawing import colour
 from edgeprune.report.text import plain
-from edgeprune.tickets.ntk import Row
+from edgeprune.tickets.ntk import ROUNDING, Row
 
 __all__ = ["spectra_svg"]
 
@@ -25,8 +25,6 @@ _WIDE, _HIGH = 620.0, 320.0
 _LEFT, _TOP, _RIGHT, _BELOW = 76.0, 62.0, 24.0, 52.0
 _ROW, _LETTER = 18.0, 5.7
 _LONGEST = 44
-_NOTHING = 1e-12
-"""Eigenvalues below this share of the largest of all are rounding, and not drawn."""
 _TICKS = 8
 
 
@@ -55,7 +53,7 @@ def spectra_svg(rows: Sequence[Row], name: str = "") -> str:
     legend says of how many there are how many are drawn.
     """
     largest = max((row.lens.spectrum[0] for row in rows if row.lens.spectrum), default=0.0)
-    drawn = [[v for v in row.lens.spectrum if v > _NOTHING * largest] for row in rows]
+    drawn = [[v for v in row.lens.spectrum if v > ROUNDING * largest] for row in rows]
     powers = [log10(v) for values in drawn for v in (values[:1] + values[-1:])]
     low, high = floor(min(powers, default=0.0)), ceil(max(powers, default=1.0))
     axes = _Axes(max(len(row.lens.spectrum) for row in rows), low, max(high, low + 1))

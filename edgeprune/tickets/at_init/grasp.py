@@ -33,8 +33,7 @@ __all__ = ["find", "preservation"]
 
 
 def find(model: Model, options: TicketOptions, context: Context, work: Work) -> Found:
-    """Remove the weights whose removal lowers the norm of the gradient most reluctantly: it raises
-    the norm, or lowers it least.
+    """Remove the weights whose removal raises the norm of the gradient, or lowers it least.
 
     Setting weight w to zero changes ||g||^2 by 2 S to first order, S = -w * (H g) (equations 7 and
     8). The weights with the largest S go (algorithm 1), so the score is w * (H g) = -S: higher
