@@ -24,7 +24,7 @@ from typing import IO, Any
 from edgeprune.errors import OutputError
 from edgeprune.writing import write
 
-__all__ = ["Workspace", "chain", "check", "claim", "file_hash", "staged"]
+__all__ = ["Workspace", "chain", "check", "claim", "file_hash", "kept", "staged"]
 
 _FULL = (errno.EDQUOT, errno.EFBIG, errno.ENOSPC, errno.EROFS)
 _DENIED = (errno.EACCES, errno.ENOTDIR, errno.EPERM)
@@ -193,6 +193,38 @@ def staged(out: Path) -> Iterator[Path]:
 
 
 @contextmanager
+def kept(out: Path, about: Mapping[str, Any], *, resume: bool) -> Iterator[Path]:
+    """As ``staged``, but what a run that failed or was killed made stays there for ``resume``.
+
+    Args:
+        out: What the work is for.
+        about: All that decides the result, by name, as JSON knows it.
+        resume: Take up what lies in the folder; else it is removed first.
+
+    Raises:
+        OutputError: It can't be written, or what is to be taken up is of another run.
+    """
+    folder = out.with_name(f".{out.name}.work")
+    with writable(out):
+        _make(out.parent)
+        with _lock(out.with_name(f".{out.name}.lock")):
+            begun = _read_json(folder / "begun.json")
+            if resume and begun is not None:
+                _check_same(folder, begun, json.loads(json.dumps(about)))
+            else:
+                _remove(folder)
+                folder.mkdir()
+                write(folder / "begun.json", json.dumps(about))
+            try:
+                yield folder
+            except BaseException:
+                if [path.name for path in folder.iterdir()] == ["begun.json"]:
+                    _remove(folder)
+                raise
+            _remove(folder)
+
+
+@contextmanager
 def writable(out: Path) -> Iterator[None]:
     """Turn the system's refusals to write into one line that names ``out``.
 
@@ -206,6 +238,25 @@ def writable(out: Path) -> Iterator[None]:
         if error.errno in _FULL or (error.errno in _DENIED and ours):
             raise OutputError(f"{out}: can't be written: {error.strerror}") from error
         raise
+
+
+def _check_same(folder: Path, begun: Mapping[str, Any], about: Mapping[str, Any]) -> None:
+    names = sorted(name for name in {*begun, *about} if begun.get(name) != about.get(name))
+    if names:
+        told = "; ".join(
+            f"{name} was {_short(begun.get(name))}, is {_short(about.get(name))}"
+            for name in names[:3]
+        )
+        more = f" (and {len(names) - 3} more)" if len(names) > 3 else ""
+        raise OutputError(
+            f"{folder}: --resume: the checkpoint there is of another run: {told}{more}; give "
+            "what was given then, or leave --resume out to start anew"
+        )
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 20 else f"{text[:17]}..."
 
 
 def _make(folder: Path) -> None:

@@ -151,7 +151,8 @@ def _distill(
     if labelled and options.distill:
         raise InputError("fine-tune: distill above 0 takes a dense model as teacher; none is given")
     if labelled:
-        return 0.0, ("no dense model is given: trained on the labels alone",)
+        note = "no dense model is given: trained on the labels alone"
+        return 0.0, (note,) * (options.distill is None)
     if not teacher or options.distill == 0:
         raise InputError(
             "fine-tune: nothing to learn from: without labels that are classes of the model's "

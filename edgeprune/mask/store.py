@@ -42,7 +42,11 @@ def write_ticket(path: Path, ticket: Ticket) -> None:
     from safetensors.torch import save
 
     about = {**asdict(ticket.mask.about), "facts": dict(ticket.mask.about.facts)}
-    tensors = {_KEEP + name: kept.contiguous() for name, kept in ticket.mask.keep.items()}
+    # Clones, since one tensor may be the mask of several layers, which the format doesn't know.
+    tensors = {
+        _KEEP + name: kept.clone(memory_format=torch.contiguous_format)
+        for name, kept in ticket.mask.keep.items()
+    }
     start = (ticket.start or {}).items()
     tensors |= {
         _START + n: t.detach().clone(memory_format=torch.contiguous_format) for n, t in start
