@@ -76,8 +76,8 @@ class EarlyBirdOptions(Config):
     window: Annotated[int, Field(ge=2)] = 5
     """Masks in the queue."""
     threshold: Annotated[float, Field(gt=0, lt=1)] = 0.1
-    """The ticket is found when no two neighbours of the newest mask differ in more than this
-    share of the channels."""
+    """The ticket is found when the newest mask differs from every other one in the queue in less
+    than this share of the channels."""
     penalty: Annotated[float, Field(ge=0)] = 1e-4
     """Weight of the L1 norm of the scales (batch norm) or coefficients (heads, feed-forward)."""
 
