@@ -56,7 +56,8 @@ class Kernel:
     directions: int | None = None
     """Of an estimate: its rank is no larger; ``None``: exact."""
     spread: float | None = None
-    """Of an estimate: its standard error over seeds, relative, in the Frobenius norm."""
+    """Of an estimate: its standard error, relative, in the Frobenius norm: how far estimates with
+    other seeds lie apart, from the scatter of the directions."""
 
     def by_sample(self) -> Tensor:
         """``[N, N]``: the sum over outputs, whichever form is kept."""
@@ -126,8 +127,8 @@ def estimate_ntk(
     With independent signs u, one for each living parameter, E[(J u)(J u)^T] = J J^T; J u is one
     derivative along a direction, which costs about two forward passes (Novak et al. 2022 use such
     products for the exact kernel; the projection is that of Hutchinson 1990). The mean over
-    ``probes`` directions a seed and over the seeds is returned, and the spread over the seeds
-    beside it. Its rank is at most the number of directions, so small eigenvalues are zero where
+    ``probes`` directions a seed and over the seeds is returned, and its standard error beside it.
+    Its rank is at most the number of directions, so small eigenvalues are zero where
     the exact kernel's aren't.
 
     Args:
@@ -146,7 +147,7 @@ def estimate_ntk(
     if probes < 1 or len(set(seeds)) < 2:
         raise InputError("an estimate of the kernel takes at least one probe and two seeds")
     net = _Net(model, mask)
-    found: list[Tensor] = []
+    total, squares = torch.zeros(()), 0.0
     with (
         (progress or Silent()).bar("kernel", probes * len(seeds)) as bar,
         sdpa_kernel(SDPBackend.MATH),
@@ -154,18 +155,17 @@ def estimate_ntk(
         along, how = _along(net, inputs)
         for seed in seeds:
             drawn = torch.Generator().manual_seed(seed)
-            total = torch.zeros(())
             for _ in range(probes):
                 moves = _derivative(net, along, inputs, net.signs(drawn)).double()
                 flat = moves if outputs == "sum" else moves.reshape(-1, 1)
                 total = total + flat @ flat.T
+                squares += float((flat.T @ flat).square().sum())  # ||flat flat^T||^2
                 bar.advance()
-            found.append(total / probes)
-    values = torch.stack(found).mean(0)
+    values = total / (probes * len(seeds))
     text = f"estimate: {len(seeds)} seeds of {probes} directions each, {how}"
     directions, width = probes * len(seeds), moves.shape[1]
     count = len(inputs[0])
-    spread = _spread(found, values)
+    spread = _spread(squares / directions, values, directions)
     return Kernel(values, outputs, count, width, net.living, text, directions, spread)
 
 
@@ -332,8 +332,14 @@ def _slices(inputs: tuple[Tensor, ...], size: int) -> Iterator[tuple[Tensor, ...
         yield tuple(i[start : start + size] for i in inputs)
 
 
-def _spread(found: list[Tensor], mean: Tensor) -> float:
-    """The standard error of a mean of matrices, relative to it."""
-    variance = sum(float((each - mean).square().sum()) for each in found) / (len(found) - 1)
-    scale = float(mean.norm())
-    return (variance / len(found)) ** 0.5 / scale if scale else 0.0
+def _spread(square: float, mean: Tensor, count: int) -> float:
+    """The standard error of a mean of ``count`` matrices, relative to it.
+
+    Args:
+        square: The mean of their squared norms.
+        mean: Of them.
+        count: Two or more.
+    """
+    norm = float(mean.norm())
+    variance = max(0.0, square - norm**2) / (count - 1)
+    return variance**0.5 / norm if norm else 0.0

@@ -150,6 +150,18 @@ def test_the_estimate_comes_near_as_directions_grow(
     assert many.how == "estimate: 4 seeds of 256 directions each, forward-mode derivatives"
 
 
+def test_the_spread_is_how_far_estimates_with_other_seeds_lie(
+    smooth: Model, batch: tuple[Tensor, ...]
+) -> None:
+    exact = jacobian_ntk(smooth, None, batch, outputs="sum").values
+    found = [
+        estimate_ntk(smooth, None, batch, probes=8, seeds=(2 * i, 2 * i + 1)) for i in range(12)
+    ]
+    error = (sum(distance(each, exact) ** 2 for each in found) / len(found)) ** 0.5
+    told = sum(each.spread or 0.0 for each in found) / len(found)
+    assert told == pytest.approx(error, rel=0.4)
+
+
 def test_two_backward_passes_give_the_same_direction(
     smooth: Model, batch: tuple[Tensor, ...], half: Mask, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -162,6 +174,7 @@ def test_two_backward_passes_give_the_same_direction(
     backward = estimate_ntk(smooth, half, batch, probes=2)
     assert backward.how.endswith("derivatives by two backward passes")
     torch.testing.assert_close(backward.values, forward.values, rtol=1e-4, atol=1e-5)
+    assert backward.spread == pytest.approx(forward.spread, rel=1e-3)
 
 
 def test_a_fixed_batch_is_filled_up(half: Mask) -> None:
