@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from edgeprune.data import Data
+from edgeprune.mask import Mask
 from edgeprune.model import Model
 from edgeprune.progress import Progress, Silent
 from edgeprune.target import Target
@@ -25,3 +26,5 @@ class Context:
     seed: int = 0
     threads: int = 1
     progress: Progress = field(default_factory=Silent)
+    mask: Mask | None = None
+    """What stays zero while the model is trained."""

@@ -46,6 +46,8 @@ class Job:
     overwrite: bool = False
     resume: bool = False
     keep_work: bool = False
+    ticket: Path | None = None
+    """A ticket's file, in the place of pruning."""
 
 
 @dataclass(frozen=True)
@@ -63,3 +65,5 @@ class Task:
     seed: int = 0
     threads: int = 1
     overwrite: bool = False
+    ticket: Path | None = None
+    """What stays zero while the model is trained."""

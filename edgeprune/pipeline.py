@@ -7,6 +7,7 @@ weighs what comes out, and seals it in the work folder, so that a killed run can
 
 from __future__ import annotations
 
+from functools import partial
 from time import perf_counter
 
 import torch
@@ -26,6 +27,7 @@ from edgeprune.quantize import quantize
 from edgeprune.report import read_report
 from edgeprune.report.schema import RunReport, StageReport
 from edgeprune.step import Run, Step, weigh
+from edgeprune.tickets.use import TicketInUse, open_ticket, use_ticket
 from edgeprune.workspace import Workspace, chain, check, claim
 
 __all__ = ["compress"]
@@ -53,18 +55,22 @@ def compress(job: Job, progress: Progress | None = None) -> RunReport:
     dense = opened.model
     require_float(dense, job.source)
     choose_numerics(job, dense, data)  # what the target can't take is refused before any work
+    ticket = open_ticket(job.ticket, recipe, dense)
     loading = StageReport(stage="load", seconds=perf_counter() - start, notes=opened.notes)
 
     root = _root_key(job, dense, data)
     flags = {"overwrite": job.overwrite, "resume": job.resume, "keep": job.keep_work}
-    with claim(out, name, _run_key(job, root), **flags) as work:
+    with claim(out, name, _run_key(job, root, ticket), **flags) as work:
         if job.resume and work.published():
             progress.say(f"{work.result}: was done before the interruption")
             return read_report(work.result / "report.json")
-        run = _run(job, work, dense, data, progress)
+        run = _run(job, work, dense, data, ticket, progress)
 
         loaded = _loaded(run, dense, root, loading)
-        pruned = run.step("prune", prune, recipe.prune, loaded)
+        if ticket is None:
+            pruned = run.step("prune", prune, recipe.prune, loaded)
+        else:
+            pruned = run.step("ticket", partial(use_ticket, ticket), ticket.options, loaded)
         yardstick = run.step("dense", export, recipe.export, loaded)
         tuned = run.step("finetune", finetune, recipe.finetune, pruned)
         small = run.step("quantize", quantize, recipe.quantize, tuned)
@@ -83,15 +89,24 @@ def _root_key(job: Job, dense: Model, data: Data | None) -> str:
     return chain(dense.fingerprint(), facts, samples, job.recipe.seed, job.threads, versions())
 
 
-def _run_key(job: Job, root: str) -> str:
+def _run_key(job: Job, root: str, ticket: TicketInUse | None) -> str:
     """The hash of all that the result depends on: the run's name."""
     budgets = job.target.budgets.model_dump(mode="json")
-    return chain(root, job.recipe.model_dump(mode="json"), budgets, job.profile)
+    used = None if ticket is None else ticket.options.model_dump(mode="json")
+    return chain(root, job.recipe.model_dump(mode="json"), used, budgets, job.profile)
 
 
-def _run(job: Job, work: Workspace, dense: Model, data: Data | None, progress: Progress) -> Run:
+def _run(
+    job: Job,
+    work: Workspace,
+    dense: Model,
+    data: Data | None,
+    ticket: TicketInUse | None,
+    progress: Progress,
+) -> Run:
     seed, threads = job.recipe.seed, job.threads
-    context = Context(job.target, work.folder, data, dense, seed, threads, progress)
+    held = None if ticket is None else ticket.held
+    context = Context(job.target, work.folder, data, dense, seed, threads, progress, held)
     return Run(work, context, make_judge(dense, context))
 
 

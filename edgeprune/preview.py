@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
+from edgeprune.channels import Totals
 from edgeprune.context import Context
 from edgeprune.figure import Figure
 from edgeprune.inputs import choose_numerics, open_inputs, require_float
@@ -15,6 +16,7 @@ from edgeprune.progress import Progress, Silent
 from edgeprune.prune import PrunePlan, plan
 from edgeprune.quantize import Choice
 from edgeprune.step import weigh
+from edgeprune.tickets.use import TicketInUse, effect, open_ticket
 from edgeprune.workspace import check
 
 __all__ = ["Preview", "preview"]
@@ -29,7 +31,12 @@ class Preview:
     """Parameters, MACs and bytes of the model as loaded."""
     samples: dict[str, int] | None
     """In each part of the data; ``None`` without data."""
-    prune: PrunePlan
+    prune: PrunePlan | None
+    """``None`` where a ticket takes its place."""
+    ticket: TicketInUse | None
+    before: Totals
+    after: Totals
+    """What the shapes cost, once pruned."""
     numerics: Choice
 
 
@@ -48,10 +55,10 @@ def preview(job: Job, progress: Progress | None = None) -> Preview:
     context = Context(job.target, job.out, data, dense, seed, job.threads, progress)
     require_float(dense, job.source)
     choice = choose_numerics(job, dense, data)
-    return Preview(
-        job,
-        weigh(dense),
-        None if data is None else data.sizes,
-        plan(dense, job.recipe.prune, context),
-        choice,
-    )
+    samples = None if data is None else data.sizes
+    ticket = open_ticket(job.ticket, job.recipe, dense)
+    if ticket is not None:
+        does = effect(dense, ticket)
+        return Preview(job, weigh(dense), samples, None, ticket, does.before, does.after, choice)
+    cut = plan(dense, job.recipe.prune, context)
+    return Preview(job, weigh(dense), samples, cut, None, cut.before, cut.after, choice)

@@ -23,6 +23,7 @@ __all__ = [
     "PruneOptions",
     "QuantizeOptions",
     "Recipe",
+    "TicketStart",
     "load_recipe",
 ]
 
@@ -91,6 +92,14 @@ class QuantizeOptions(Config):
     """Calibration samples, from the training part of the data."""
 
 
+class TicketStart(Config):
+    """What a ticket (``--ticket``), which takes the place of pruning, begins with."""
+
+    weights: Literal["model", "ticket"] = "model"
+    """``model``: the weights of the model, which is usually the one trained with the ticket;
+    ``ticket``: those that the ticket itself rewinds to."""
+
+
 class ExportOptions(Config):
     """Artifacts to write."""
 
@@ -121,6 +130,7 @@ class Recipe(Config):
     schema_version: Literal[1] = 1
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     prune: PruneOptions = PruneOptions()
+    ticket: TicketStart = TicketStart()
     finetune: FinetuneOptions = FinetuneOptions()
     quantize: QuantizeOptions = QuantizeOptions()
     export: ExportOptions = ExportOptions()

@@ -19,6 +19,7 @@ from edgeprune.progress import Progress
 from edgeprune.recipe import ExportOptions
 from edgeprune.report.schema import StageReport
 from edgeprune.step import weigh
+from edgeprune.tickets.use import mask_to_hold
 from edgeprune.toml import Config
 from edgeprune.workspace import staged
 from edgeprune.writing import check_place
@@ -83,5 +84,6 @@ def _open(task: Task, folder: Path, progress: Progress) -> tuple[Model, Context]
     progress.say("> load")
     opened, data = open_inputs(task.source, task.data, task.seed, progress)
     teacher = None if task.teacher is None else load_model(task.teacher, data).model
-    context = Context(task.target, folder, data, teacher, task.seed, task.threads, progress)
+    held = None if task.ticket is None else mask_to_hold(task.ticket, opened.model)
+    context = Context(task.target, folder, data, teacher, task.seed, task.threads, progress, held)
     return opened.model, context

@@ -18,6 +18,7 @@ __all__ = [
     "data_source",
     "finetune_changes",
     "numerics",
+    "only_ticket",
     "prune_changes",
     "recipe",
     "source",
@@ -114,6 +115,23 @@ def prune_changes(
         "prune.grouped": grouped,
         "prune.allow_depth": allow_depth or None,
     }
+
+
+def only_ticket(ticket: Path | None, changes: Mapping[str, Any]) -> Path | None:
+    """``ticket``, where no option of pruning stands beside it; how attention and grouped
+    convolutions are cut goes with one by channels too.
+
+    Raises:
+        InputError: One does.
+    """
+    if ticket is None:
+        return None
+    for key, value in changes.items():
+        stage, _, option = key.rpartition(".")
+        if stage == "prune" and option not in ("attention", "grouped") and value is not None:
+            flag = f"--{option.replace('_', '-')}"
+            raise InputError(f"{flag} doesn't go with --ticket, which says itself what is pruned")
+    return ticket
 
 
 def finetune_changes(

@@ -35,6 +35,8 @@ _EXAMPLES = """Examples:
 
   edgeprune compress model.pt2 --target rpi4 --data photos/ --device ssh://pi@board
 
+  edgeprune compress sparse.pt2 --target rpi4 --data photos/ --ticket ticket.safetensors
+
   edgeprune compress model.pt2 -t stm32h7 --max-size 200kB --ratio 0.5 --dry-run
 """
 
@@ -117,6 +119,7 @@ def compress(
     input_shape: opt.ShapeOption = None,
     trust_pickle: opt.TrustOption = False,
     recipe: opt.RecipeOption = None,
+    ticket: opt.TicketOption = None,
     ratio: opt.RatioOption = None,
     importance: opt.ImportanceOption = None,
     scope: opt.ScopeOption = None,
@@ -153,7 +156,8 @@ def compress(
     """Take a trained model to a device's artifacts, with proof.
 
     It is pruned, fine-tuned, quantized and exported; what comes out is measured, and judged
-    against the device's budgets. Without a model all that the project file names is done.
+    against the device's budgets. A --ticket takes the place of pruning. Without a model all that
+    the project file names is done.
     """
     changes = {
         "seed": seed,
@@ -172,7 +176,8 @@ def compress(
         changes=changes,
         limit=limit,
         device=device,
-        alone={"--data": data, "--arch": arch, "--input-shape": input_shape, "--out": out},
+        alone={"--data": data, "--arch": arch, "--input-shape": input_shape, "--out": out}
+        | {"--ticket": ticket},
     )
     like = Job(
         asked.source(model or Path(), arch, input_shape, trust_pickle),
@@ -184,6 +189,7 @@ def compress(
         overwrite=overwrite,
         resume=resume,
         keep_work=keep_work,
+        ticket=asked.only_ticket(ticket, changes),
     )
     jobs = whole.jobs(wishes, like) if model is None else _jobs(wishes, like, data)
     raise typer.Exit(_preview(jobs, json) if dry_run else _run(jobs, json, allow_unmeasured))

@@ -46,6 +46,7 @@ __all__ = [
     "ShapeOption",
     "TargetOption",
     "ThreadsOption",
+    "TicketOption",
     "TrustOption",
     "file_option",
 ]
@@ -130,6 +131,17 @@ RecipeOption = Annotated[
         "--recipe",
         metavar="FILE",
         help="All options of all stages as TOML; the options here override it.",
+    ),
+]
+TicketOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--ticket",
+        metavar="FILE",
+        help="In place of pruning by a ratio: a ticket (`edgeprune ticket find`). Its zeros are "
+        "put into the model, which is best the one trained with it, and stay zero; its channels, "
+        "where it is by channels, are removed. Its own weights: [ticket] weights in a recipe.",
+        rich_help_panel=_PRUNING,
     ),
 ]
 RatioOption = Annotated[

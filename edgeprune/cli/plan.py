@@ -15,26 +15,20 @@ from edgeprune.units import format_bytes
 if TYPE_CHECKING:
     from edgeprune.preview import Preview
     from edgeprune.prune import PrunePlan
+    from edgeprune.tickets.use import TicketInUse
 
 __all__ = ["as_data", "render"]
 
 
 def as_data(plan: Preview) -> dict[str, Any]:
     """The plan as JSON-able data."""
-    cut = plan.prune
     return {
         "model": plan.job.source.path.name,
         "target": plan.job.target.name,
         "samples": plan.samples,
         "recipe": plan.job.recipe.model_dump(mode="json"),
         "budgets": plan.job.target.budgets.model_dump(mode="json"),
-        "prune": {
-            "importance": cut.importance,
-            "groups": [asdict(group) for group in cut.groups],
-            **_branches(cut),
-            "before": asdict(cut.before),
-            "after": asdict(cut.after),
-        },
+        **_cut(plan),
         "numerics": plan.numerics._asdict(),
         "formats": list(_formats(plan)),
         "result": str(plan.job.out / plan.job.target.name),
@@ -48,17 +42,28 @@ def render(plan: Preview) -> None:
     for name, text in _stages(plan):
         typer.echo(f"{name:<9} {text}")
     typer.echo()
-    if plan.prune.groups:
+    if plan.prune is not None and plan.prune.groups:
         rows = [(g.name, str(g.before), str(g.after), g.note) for g in plan.prune.groups]
         show.table(("channel group", "now", "then", "why not more"), rows)
-    _render_branches(plan.prune)
-    before, after = plan.prune.before, plan.prune.after
+    if plan.prune is not None:
+        _render_branches(plan.prune)
+    before, after = plan.before, plan.after
     costs = [
         ("parameters", count(before.parameters), count(after.parameters)),
         ("MACs", count(before.macs), count(after.macs)),
         ("bytes of the float weights", format_bytes(before.bytes), format_bytes(after.bytes)),
     ]
     show.table(("predicted from shapes", "now", "pruned"), costs)
+
+
+def _cut(plan: Preview) -> dict[str, Any]:
+    costs = {"before": asdict(plan.before), "after": asdict(plan.after)}
+    if plan.ticket is not None:
+        return {"ticket": {**plan.ticket.facts(), **costs}}
+    cut = plan.prune
+    assert cut is not None
+    groups = [asdict(group) for group in cut.groups]
+    return {"prune": {"importance": cut.importance, "groups": groups, **_branches(cut), **costs}}
 
 
 def _branches(cut: PrunePlan) -> dict[str, Any]:
@@ -99,7 +104,7 @@ def _stages(plan: Preview) -> list[tuple[str, str]]:
     return [
         ("load", _data(plan)),
         ("dense", f"export as it is to {formats}: the yardstick"),
-        ("prune", _prune(plan)),
+        ("prune", _prune(plan)) if plan.ticket is None else ("ticket", _ticket(plan.ticket)),
         ("finetune", _finetune(plan)),
         ("quantize", f"{plan.numerics.numerics}: {plan.numerics.reason}"),
         ("export", f"{formats}, ONNX opset {target.opset}, batch {recipe.export.batch}"),
@@ -120,14 +125,27 @@ def _data(plan: Preview) -> str:
 
 
 def _prune(plan: Preview) -> str:
-    options = plan.job.recipe.prune
-    if options.ratio == 0:
+    options, cut = plan.job.recipe.prune, plan.prune
+    if cut is None or options.ratio == 0:
         return "ratio 0: nothing is removed"
     multiple = options.multiple or plan.job.target.channel_multiple
-    share, asked = 100 * plan.prune.ratio, 100 * options.ratio
+    share, asked = 100 * cut.ratio, 100 * options.ratio
     return (
         f"{share:.1f} % of the prunable channels (asked: {asked:g} %, {options.scope}, "
-        f"by {plan.prune.importance}, in multiples of {multiple})"
+        f"by {cut.importance}, in multiples of {multiple})"
+    )
+
+
+def _ticket(used: TicketInUse) -> str:
+    mask, whose = (
+        used.ticket.mask,
+        "the ticket's own" if used.options.weights == "ticket" else "its",
+    )
+    if used.held is None:
+        return f"{used.name}: the channels that it leaves out go, with {whose} weights"
+    return (
+        f"{used.name}: {100 * mask.density:.2f} % of {count(mask.size)} weights live, with {whose} "
+        "values; the others are zero from here on"
     )
 
 

@@ -39,6 +39,16 @@ Teacher = Annotated[
 ]
 
 
+Held = Annotated[
+    Path | None,
+    typer.Option(
+        "--ticket",
+        metavar="FILE",
+        help="Weights that are zero in this ticket's mask stay zero.",
+    ),
+]
+
+
 def add_to(app: typer.Typer) -> None:
     """Add the commands to the application."""
     app.command(epilog=_PRUNE)(prune)
@@ -57,6 +67,7 @@ def prune(
     trust_pickle: opt.TrustOption = False,
     target: opt.TargetOption = "host",
     recipe: opt.RecipeOption = None,
+    ticket: opt.TicketOption = None,
     ratio: opt.RatioOption = None,
     importance: opt.ImportanceOption = None,
     scope: opt.ScopeOption = None,
@@ -70,7 +81,10 @@ def prune(
     seed: opt.SeedOption = None,
     threads: opt.ThreadsOption = None,
 ) -> None:
-    """Remove the least important channels of a model, for real, and save what is left."""
+    """Remove the least important channels of a model, for real, and save what is left.
+
+    With --ticket its channels go, or its zeros are put into the weights.
+    """
     changes = asked.prune_changes(
         ratio, importance, scope, multiple, exclude, attention, grouped, allow_depth
     )
@@ -78,6 +92,12 @@ def prune(
     source = asked.source(model, arch, input_shape, trust_pickle)
     own = asked.data_source(data, limit)
     task = _task(source, own, target, output, overwrite, chosen.seed, threads)
+    asked.only_ticket(ticket, changes)
+    if ticket is not None:
+        from edgeprune.tickets.use import as_stage
+
+        _run(task, as_stage(ticket, chosen), chosen.prune, json)
+        return
     from edgeprune.prune import prune as stage
 
     _run(task, stage, chosen.prune, json)
@@ -92,6 +112,7 @@ def finetune(
     input_shape: opt.ShapeOption = None,
     trust_pickle: opt.TrustOption = False,
     teacher: Teacher = None,
+    ticket: Held = None,
     target: opt.TargetOption = "host",
     recipe: opt.RecipeOption = None,
     epochs: opt.EpochsOption = None,
@@ -113,6 +134,7 @@ def finetune(
     task = _task(source, own, target, output, overwrite, chosen.seed, threads)
     if teacher is not None:
         task = replace(task, teacher=replace(source, path=teacher))
+    task = replace(task, ticket=ticket)
     from edgeprune.finetune import finetune as stage
 
     _run(task, stage, chosen.finetune, json)

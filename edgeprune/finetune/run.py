@@ -16,6 +16,7 @@ from edgeprune.finetune.loss import bind
 from edgeprune.finetune.optimise import cosine_with_warmup, make_optimizer
 from edgeprune.finetune.plan import Plan
 from edgeprune.finetune.state import read_state, write_state
+from edgeprune.mask import Held
 from edgeprune.model import Model, set_training
 from edgeprune.progress import Bar
 from edgeprune.recipe import FinetuneOptions
@@ -47,6 +48,8 @@ class Run:
         self.path = context.folder / "checkpoint.pt"
         self.module = model.module()
         self.optimizer = make_optimizer(self.module, options)
+        if context.mask is not None:
+            Held(self.module, self.optimizer, context.mask)
         teacher = None
         if plan.objective.distill and context.dense:
             teacher = context.dense.module().requires_grad_(False)

@@ -24,9 +24,10 @@ def finetune(model: Model, options: FinetuneOptions, context: Context) -> tuple[
 
     The loss, as decided by the data and the first output's shape, is named in the report's notes.
     After each epoch the held-out part of the training data is measured; evaluation data is never
-    touched. With ``patience`` the weights of the epoch with the lowest held-out loss are kept,
-    otherwise the last. A run that was killed goes on from ``checkpoint.pt`` in ``context.folder``
-    and ends with the same weights, bit for bit, on the same machine with as many threads.
+    touched. What ``context.mask`` masks is zero throughout. With ``patience`` the weights of the
+    epoch with the lowest held-out loss are kept, otherwise the last. A run that was killed goes on
+    from ``checkpoint.pt`` in ``context.folder`` and ends with the same weights, bit for bit, on the
+    same machine with as many threads.
 
     Args:
         model: Float, on the CPU. It isn't changed.
@@ -59,7 +60,7 @@ def finetune(model: Model, options: FinetuneOptions, context: Context) -> tuple[
     facts = {"loss": plan.objective.text, "epochs": len(run.done.history) - 1, "kept_epoch": kept}
     event = Event("finetune", options.model_dump(mode="json"), {**facts, "seed": context.seed})
     trained = with_state(model, best.state if best else read_state(run.module), event)
-    return trained, _report(run, kept, (*plan.notes, *note))
+    return trained, _report(run, kept, (*plan.notes, *_held(context), *note))
 
 
 def _key(model: Model, options: FinetuneOptions, context: Context, data: str) -> str:
@@ -71,7 +72,13 @@ def _key(model: Model, options: FinetuneOptions, context: Context, data: str) ->
         data=data,
         seed=context.seed,
         threads=context.threads,
+        mask=None if context.mask is None else context.mask.digest(),
     )
+
+
+def _held(context: Context) -> tuple[str, ...]:
+    mask = context.mask
+    return () if mask is None else (f"{mask.size - mask.kept} masked weights stayed zero",)
 
 
 def _report(run: Run, kept: int, notes: tuple[str, ...]) -> StageReport:

@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from hashlib import sha256
 from typing import Any, Literal
 
 import torch
@@ -100,6 +101,15 @@ class Mask:
         """Whether all that lives here lives there."""
         self._check_alike(other)
         return all(bool((~k | other.keep[n]).all()) for n, k in self.keep.items())
+
+    def digest(self) -> str:
+        """The sha256 (hex) of which weights live; where the mask comes from doesn't count."""
+        found = sha256()
+        for name in sorted(self.keep):
+            kept = self.keep[name]
+            found.update(f"{name} {tuple(kept.shape)}\n".encode())
+            found.update(kept.contiguous().numpy().tobytes())
+        return found.hexdigest()
 
     def same(self, other: Mask) -> bool:
         """Whether the same weights live; where the masks come from doesn't count."""

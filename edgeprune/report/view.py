@@ -8,7 +8,7 @@ from pathlib import PurePath
 from edgeprune.figure import Figure, counted
 from edgeprune.gate.budgets import overall
 from edgeprune.gate.verdict import Outcome, Verdict
-from edgeprune.report import measured, text
+from edgeprune.report import measured, sparsity, text
 from edgeprune.report.origins import origins
 from edgeprune.report.schema import Artifact, RunReport, StageReport
 from edgeprune.report.section import Rows, Section
@@ -34,7 +34,9 @@ def view(report: RunReport) -> tuple[Section, ...]:
         measured.device_memory,
         measured.speed,
         measured.memory,
+        sparsity.zipped,
         _losses,
+        sparsity.densities,
         _not_measured,
         _notes,
         origins_section,
