@@ -16,6 +16,7 @@ from edgeprune import errors
 from edgeprune.cli.main import application
 from edgeprune.project import Project
 from edgeprune.target import list_targets
+from edgeprune.tickets.catalogue import CATALOGUE
 from edgeprune.toml import parse
 
 ROOT = Path(__file__).parents[1]
@@ -117,6 +118,14 @@ def test_all_devices_are_named() -> None:
     named = set(re.findall(r"`([a-z0-9-]+)`", section("Devices")))
     shipped = {name for name, path in list_targets().items() if path.parent.name == "targets"}
     assert shipped <= named
+
+
+def test_all_methods_of_tickets_are_told() -> None:
+    rows = re.findall(
+        r"^\| `(.*?)` \| (.*?) \| (.*?) \|$", section("Sparse training"), re.MULTILINE
+    )
+    told = [(name, entry.about, entry.paper) for name, entry in CATALOGUE.items()]
+    assert rows[1:] == told  # below its head
 
 
 def test_all_exit_codes_are_named() -> None:

@@ -37,7 +37,7 @@ _MODULES: dict[str, tuple[str, ...]] = {
 }
 """The modules of ``edgeprune.cli`` that have commands, in the order of the help, and which; each
 with ``add_to(app)``. Only the one whose command is called is imported: a check starts fast."""
-_GROUPS = ("baseline", "device", "targets")
+_GROUPS = ("baseline", "device", "targets", "ticket")
 """Modules with an ``app`` of their own, named like it."""
 
 _USAGE = typer.BadParameter.__mro__[1]
@@ -161,7 +161,8 @@ def _is_full(error: Exception) -> bool:
 
 def _interrupted(given: list[str]) -> str:
     """One line that says how to go on."""
-    if given[:1] != ["compress"]:
+    resumes = given[:1] == ["compress"] or given[:2] in (["ticket", "find"], ["ticket", "train"])
+    if not resumes:
         return "interrupted"
     again = [argument for argument in given if argument != "--resume"]
     return f"interrupted; go on with: {shlex.join(['edgeprune', *again, '--resume'])}"

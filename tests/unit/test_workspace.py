@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from edgeprune.errors import OutputError
-from edgeprune.workspace import Workspace, chain, check, claim, staged, writable
+from edgeprune.workspace import Workspace, chain, check, claim, kept, staged, writable
 
 KEY = "k" * 64
 
@@ -243,3 +243,29 @@ def test_staged_folder_goes_in_any_case(tmp_path: Path) -> None:
         (folder / "half").write_text("half")
         raise Killed
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_kept_is_taken_up_by_the_same_run_only(tmp_path: Path) -> None:
+    out = tmp_path / "t.safetensors"
+    with pytest.raises(Killed), kept(out, {"seed": 0, "rate": 0.2}, resume=False) as folder:
+        (folder / "level-0.pt").write_text("work")
+        raise Killed
+    with (
+        pytest.raises(OutputError, match=r"of another run: seed was 0, is 1; give what was given"),
+        kept(out, {"seed": 1, "rate": 0.2}, resume=True),
+    ):
+        pass
+    with kept(out, {"seed": 0, "rate": 0.2}, resume=True) as folder:
+        assert (folder / "level-0.pt").read_text() == "work"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_kept_is_discarded_without_resume(tmp_path: Path) -> None:
+    out = tmp_path / "t.safetensors"
+    with pytest.raises(Killed), kept(out, {"seed": 0}, resume=False) as folder:
+        (folder / "level-0.pt").write_text("work")
+        raise Killed
+    with pytest.raises(Killed), kept(out, {"seed": 1}, resume=False) as folder:
+        assert [path.name for path in folder.iterdir()] == ["begun.json"]
+        raise Killed
+    assert list(tmp_path.iterdir()) == []  # nothing was made: nothing to resume

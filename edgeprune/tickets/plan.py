@@ -1,0 +1,189 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What finding a ticket will do and cost, decided from shapes before any training."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from edgeprune.context import Context
+from edgeprune.finetune.plan import make_plan
+from edgeprune.mask import Network, look
+from edgeprune.model import Model
+from edgeprune.progress import Progress
+from edgeprune.tickets.allocate import allocate
+from edgeprune.tickets.catalogue import used_options
+from edgeprune.tickets.files import begin
+from edgeprune.tickets.imp import levels
+from edgeprune.tickets.options import Method, TicketOptions
+from edgeprune.tickets.runner import FindTask
+from edgeprune.tickets.training import default_rate
+
+__all__ = ["FindPlan", "Phase", "plan"]
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A part of the work."""
+
+    text: str
+    steps: int
+    """Updates of the weights."""
+    cost: float | None
+    """In dense trainings, zeros counted; ``None`` where it can't be told beforehand."""
+
+
+@dataclass(frozen=True)
+class FindPlan:
+    """What ``find`` will do."""
+
+    task: FindTask
+    network: Network
+    densities: Mapping[str, float] | None
+    """By layer; ``None``: a ranking over all layers decides."""
+    samples: Mapping[str, int] | None
+    """Of the data, by part."""
+    phases: tuple[Phase, ...]
+
+    @property
+    def cost(self) -> float | None:
+        """Of all phases, in dense trainings."""
+        costs = [phase.cost for phase in self.phases]
+        return None if None in costs else sum(cost for cost in costs if cost is not None)
+
+    def as_data(self) -> dict[str, Any]:
+        """As JSON."""
+        densities = self.densities or {}
+        return {
+            "model": self.task.source.path.name,
+            "method": self.task.options.method,
+            "output": str(self.task.output),
+            "options": used_options(self.task.options),
+            "samples": None if self.samples is None else dict(self.samples),
+            "layers": [
+                {
+                    "name": layer.name,
+                    "op": layer.op,
+                    "shape": list(layer.shape),
+                    "macs": layer.macs,
+                    "density": densities.get(layer.name),
+                }
+                for layer in self.network.layers
+            ],
+            "phases": [vars(phase) for phase in self.phases],
+            "cost": self.cost,
+        }
+
+
+@dataclass(frozen=True)
+class _Budget:
+    options: TicketOptions
+    network: Network
+    steps: int
+    """Of one training; 0 where nothing is trained."""
+    samples: int
+    """That one training sees; 0 where nothing says so."""
+
+
+def plan(task: FindTask, progress: Progress) -> FindPlan:
+    """Decide all that can be told before the work.
+
+    Raises:
+        InputError: The model, the data or an option can't be used.
+    """
+    begun = begin(task, task.options, progress)
+    options, data = task.options, begun.context.data
+    network = look(begun.given, options.exclude)
+    budget = _budget(options, network, begun.given, begun.context)
+    return FindPlan(
+        task,
+        network,
+        _densities(options, network),
+        None if data is None else data.sizes,
+        _PHASES[options.method](budget),
+    )
+
+
+def _budget(options: TicketOptions, network: Network, model: Model, context: Context) -> _Budget:
+    if context.data is None:
+        return _Budget(options, network, 0, 0)
+    found = make_plan(model, default_rate(options.train), context, context.data)
+    seen = min(found.steps * found.batch_size, context.data.sizes["train"])
+    epochs = options.train.epochs
+    return _Budget(options, network, epochs * found.steps, epochs * seen)
+
+
+def _densities(options: TicketOptions, network: Network) -> dict[str, float] | None:
+    if options.method == "early-bird" or options.pattern is not None:
+        return None
+    rule = options.alloc or ("erk" if options.method in ("random", "set", "rigl") else "global")
+    return allocate(network, options.density, rule, options.densities)
+
+
+def _imp(budget: _Budget) -> tuple[Phase, ...]:
+    densities = (1.0, *levels(budget.options.density, budget.options.imp.rate))
+    first = round(budget.options.imp.rewind * budget.steps)
+    share = 1 - first / budget.steps if budget.steps else None
+    back = f", from step {first}" if first else ""
+    head = (Phase("train to where it goes back to", first, 1 - (share or 0)),) if first else ()
+    trainings = (
+        Phase(f"level {number}: train at density {density:.4g}{back}", budget.steps - first, share)
+        for number, density in enumerate(densities)
+    )
+    return (*head, *trainings)
+
+
+def _one_shot(budget: _Budget) -> tuple[Phase, ...]:
+    if not budget.steps:
+        return (Phase("prune the model as it is", 0, 0.0 if budget.samples else None),)
+    return (
+        Phase("train dense", budget.steps, 1.0),
+        Phase(f"train at density {budget.options.density:.4g}", budget.steps, 1.0),
+    )
+
+
+def _once(budget: _Budget) -> tuple[Phase, ...]:
+    table = budget.options.gradual
+    if budget.options.method == "gradual":
+        first, last = round(table.begin * budget.steps), round(table.end * budget.steps)
+        text = f"train; {table.schedule} pruning from step {first} to {last}"
+    else:
+        end = round(budget.options.dynamic.end * budget.steps)
+        text = f"train; the mask changes each {budget.options.dynamic.every} steps to step {end}"
+    return (Phase(text, budget.steps, 1.0),)
+
+
+def _early_bird(budget: _Budget) -> tuple[Phase, ...]:
+    table = budget.options.early_bird
+    text = (
+        f"train dense until {table.window} masks differ by less than {table.threshold:g}, cut, "
+        "train on"
+    )
+    return (Phase(text, budget.steps, None),)
+
+
+def _scored(budget: _Budget) -> tuple[Phase, ...]:
+    """Pruning at initialisation; what a score costs is counted when it is taken."""
+    table, method = budget.options.at_init, budget.options.method
+    if method == "random":
+        return (Phase("draw the mask", 0, 0.0),)
+    count = table.iterations or {"synflow": 100, "ntk-sap": 20}.get(method, 1)
+    seen = "" if method == "synflow" else f" on {table.samples} training samples"
+    times = "once" if count == 1 else f"{count} times"
+    return (Phase(f"score the weights{seen} {times}", 0, None),)
+
+
+_PHASES: Mapping[Method, Callable[[_Budget], tuple[Phase, ...]]] = {
+    "imp": _imp,
+    "gradual": _once,
+    "one-shot": _one_shot,
+    "snip": _scored,
+    "grasp": _scored,
+    "synflow": _scored,
+    "ntk-sap": _scored,
+    "random": _scored,
+    "early-bird": _early_bird,
+    "set": _once,
+    "rigl": _once,
+}
