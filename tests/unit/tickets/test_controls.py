@@ -168,11 +168,11 @@ def test_a_ticket_beats_its_reinitialisation(tmp_path):
 
 @pytest.mark.slow
 def test_tickets_beat_their_reinitialisation_on_digits(tmp_path):
-    """Three seeds, eleven levels (20 % each), 20 epochs: a paired one-sided t test at 1 %."""
+    """Three seeds, eleven levels (20 % each), 20 epochs: a paired one-sided t test at 5 %."""
     train = FinetuneOptions(epochs=20, batch_size=64, learning_rate=0.05, distill=0.0)
     results = [scores(tmp_path / str(seed), seed, train, 0.2) for seed in range(3)]
     print("ticket, reinitialised:", results)
     gains = np.array([ticket - anew for ticket, anew in results])
     t = gains.mean() / (gains.std(ddof=1) / len(gains) ** 0.5)
-    assert t > 6.965, results  # the 99 % quantile with two degrees of freedom
+    assert t > 2.92, results  # the 95 % quantile with two degrees of freedom
     assert gains.min() > 3, results
