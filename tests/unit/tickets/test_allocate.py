@@ -127,6 +127,9 @@ def test_by_hand_holds_under_every_rule_and_the_others_share_the_rest(rule: Any)
 def test_a_layer_has_a_weight_unless_zero_is_asked_for() -> None:
     net = network(layer("tiny", 2, 2), layer("large", 100, 100))
     assert share_out(net, 0.001, "uniform").own == {"tiny": 1, "large": 9}
+    tiny = {f"tiny{i}": 1 for i in range(3)}
+    more = network(*(layer(name, 2, 2) for name in tiny), layer("large", 100, 100))
+    assert share_out(more, 0.001, "uniform").own == {**tiny, "large": 7}
     assert share_out(net, 0.001, "by-hand", {"tiny": 0.0}).own == {"tiny": 0, "large": 10}
     assert share_out(net, 0.001, "by-hand", {"tiny": 0.01}).own == {"tiny": 1, "large": 9}
 

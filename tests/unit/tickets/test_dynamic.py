@@ -161,6 +161,19 @@ def test_set_begins_anywhere(tmp_path: Path) -> None:
     assert again.mask.same(session.mask)
 
 
+def test_each_change_draws_other_places(tmp_path: Path) -> None:
+    given = options("set", dynamic=DynamicOptions(every=1, fraction=0.5, end=1.0))
+    session = training(Dynamic(given.dynamic, "random", 3), given, tmp_path)
+    lived = {name: kept.clone() for name, kept in start(given).keep.items()}
+    for step in range(1, STEPS):
+        session.run(step)
+        assert session.mask is not None
+        lived = {name: seen | session.mask.keep[name] for name, seen in lived.items()}
+    first = start(given).keep["conv3.weight"].sum()
+    # The same places each time would be dropped and taken again, and hardly any other be tried.
+    assert lived["conv3.weight"].sum() > 2.2 * first
+
+
 class Watching(Dynamic):
     """Looks at the zeros after each step, those that just changed too."""
 
