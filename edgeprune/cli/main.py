@@ -45,6 +45,8 @@ _USAGE = typer.BadParameter.__mro__[1]
 
 _INTERRUPTED = 130
 """What typer, too, makes of Ctrl-C."""
+_UNREAD = 141
+"""What a shell says of a program that SIGPIPE ended: no verdict was wrong."""
 
 _EXTRA = {
     "ai_edge_litert": "device",
@@ -122,9 +124,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             standalone_mode=False,
         )
         sys.stdout.flush()
-    except BrokenPipeError:
+    except (BrokenPipeError, SystemExit) as left:
+        # Both click and rich make 1 of it, which means a broken budget here.
+        if not isinstance(left.__context__ or left, BrokenPipeError):
+            raise
         _forget_output()  # its reader has left
-        return 1
+        return _UNREAD
     except (KeyboardInterrupt, typer.Abort):
         code = _INTERRUPTED
     except Exception as error:

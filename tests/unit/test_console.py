@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+import subprocess
 import sys
 
 import pytest
@@ -79,3 +80,13 @@ def test_a_table_for_a_program_is_never_folded(capsys: pytest.CaptureFixture[str
     name = "a-name-of-a-device-" * 20
     show.table(("name", "size"), [(name, "1 B")])
     assert name in capsys.readouterr().out
+
+
+def test_a_reader_that_leaves_is_no_verdict() -> None:
+    command = [sys.executable, "-m", "edgeprune", "targets", "list"]
+    running = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert running.stdout is not None
+    running.stdout.close()
+    _, said = running.communicate(timeout=60)
+    assert running.returncode == 141  # as of a program that SIGPIPE ended
+    assert said == b""
