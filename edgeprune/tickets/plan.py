@@ -13,6 +13,7 @@ from edgeprune.mask import Network, look
 from edgeprune.model import Model
 from edgeprune.progress import Progress
 from edgeprune.tickets.allocate import allocate
+from edgeprune.tickets.at_init import ntk_sap, synflow
 from edgeprune.tickets.catalogue import used_options
 from edgeprune.tickets.files import begin
 from edgeprune.tickets.imp import levels
@@ -84,6 +85,10 @@ class _Budget:
     """Of one training; 0 where nothing is trained."""
     samples: int
     """That one training sees; 0 where nothing says so."""
+    train: int
+    """Samples of the training part; 0 without data."""
+    fixed: int | None
+    """The batch size that the model insists on."""
 
 
 def plan(task: FindTask, progress: Progress) -> FindPlan:
@@ -106,12 +111,13 @@ def plan(task: FindTask, progress: Progress) -> FindPlan:
 
 
 def _budget(options: TicketOptions, network: Network, model: Model, context: Context) -> _Budget:
+    fixed = None if model.dynamic_batch else model.inputs[0].shape[0]
     if context.data is None:
-        return _Budget(options, network, 0, 0)
+        return _Budget(options, network, 0, 0, 0, fixed)
     found = make_plan(model, default_rate(options.train), context, context.data)
-    seen = min(found.steps * found.batch_size, context.data.sizes["train"])
-    epochs = options.train.epochs
-    return _Budget(options, network, epochs * found.steps, epochs * seen)
+    train, epochs = context.data.sizes["train"], options.train.epochs
+    seen = epochs * min(found.steps * found.batch_size, train)
+    return _Budget(options, network, epochs * found.steps, seen, train, fixed)
 
 
 def _densities(options: TicketOptions, network: Network) -> dict[str, float] | None:
@@ -163,15 +169,34 @@ def _early_bird(budget: _Budget) -> tuple[Phase, ...]:
     return (Phase(text, budget.steps, None),)
 
 
+_PASSES: Mapping[Method, int] = {"snip": 3, "grasp": 9, "synflow": 3, "ntk-sap": 7}
+"""Forward passes of the whole network that the score of one sample costs, a gradient being three:
+as the methods' own ledgers count them."""
+_STEPS: Mapping[Method, int] = {"synflow": synflow.ITERATIONS, "ntk-sap": ntk_sap.ITERATIONS}
+
+
 def _scored(budget: _Budget) -> tuple[Phase, ...]:
-    """Pruning at initialisation; what a score costs is counted when it is taken."""
+    """Pruning at initialisation."""
     table, method = budget.options.at_init, budget.options.method
     if method == "random":
         return (Phase("draw the mask", 0, 0.0),)
-    count = table.iterations or {"synflow": 100, "ntk-sap": 20}.get(method, 1)
-    seen = "" if method == "synflow" else f" on {table.samples} training samples"
+    count = table.iterations or _STEPS.get(method, 1)
+    count = 1 if budget.options.pattern else count
     times = "once" if count == 1 else f"{count} times"
-    return (Phase(f"score the weights{seen} {times}", 0, None),)
+    samples, text = _looked_at(budget)
+    # A training on S samples is 3 S passes.
+    cost = _PASSES[method] * samples * count / (3 * budget.samples) if budget.samples else None
+    return (Phase(f"score the weights{text} {times}", 0, cost),)
+
+
+def _looked_at(budget: _Budget) -> tuple[int, str]:
+    """How many samples a score sees, and in words what they are."""
+    wanted = budget.options.at_init.samples
+    if budget.options.method == "synflow":
+        return budget.fixed or 1, " on an input of ones"
+    if budget.options.method == "ntk-sap":
+        return wanted, f" on {wanted} random inputs"
+    return min(wanted, budget.train), f" on {min(wanted, budget.train)} training samples"
 
 
 _PHASES: Mapping[Method, Callable[[_Budget], tuple[Phase, ...]]] = {

@@ -183,6 +183,6 @@ def _print(rows: Sequence[Row]) -> None:
         f"outputs: {lens.outputs}; {lens.how}"
     )
     typer.echo(
-        "cond.: largest by smallest eigenvalue; rank: effective, of the spectrum; labels: alignment "
-        "with them, 1 at best; off dense: distance from the dense kernel, relative to it"
+        "cond.: largest by smallest eigenvalue; rank: effective, of the spectrum; labels: "
+        "alignment with them, 1 at best; off dense: distance from the dense kernel, relative to it"
     )

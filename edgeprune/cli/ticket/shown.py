@@ -67,7 +67,7 @@ def plan(found: FindPlan, *, as_json: bool) -> None:
         typer.echo(f"{ABSENT}: a ranking decides; {percent(task.options.density)} in all")
     typer.echo()
     steps = [
-        (phase.text, f"{phase.steps:,}", ABSENT if phase.cost is None else f"{phase.cost:.2f}x")
+        (phase.text, f"{phase.steps:,}", ABSENT if phase.cost is None else f"{phase.cost:.3g} x")
         for phase in found.phases
     ]
     show.table(("what is done", "steps", "dense trainings"), steps)
