@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from math import prod
+from typing import Any
 
 import torch
 from torch.fx import Node
@@ -198,16 +199,28 @@ def _reordered(step: Node, order: tuple[int, ...] | None) -> tuple[int, ...] | N
         return tuple(swapped)
     if op == "permute":
         return tuple(order[int(d) % len(order)] for d in step.args[1])  # type: ignore[union-attr, arg-type]
+    if op in ("unsqueeze", "expand"):
+        return _lengthened(op, step.args[1], order)
     return None
+
+
+def _lengthened(op: str, given: Any, order: tuple[int, ...]) -> tuple[int, ...]:
+    """``order`` with -1 for the dimensions that a view adds."""
+    if op == "expand":
+        return (-1,) * (len(given) - len(order)) + order
+    place = given % (len(order) + 1)
+    return (*order[:place], -1, *order[place:])
 
 
 def _dims(op: str, rank: int, order: tuple[int, ...] | None) -> tuple[int, int]:
     """Which dimensions of the stored weight count outputs and inputs."""
     if op.startswith("conv_transpose"):
         return 1, 0
-    if op.startswith("conv") or op == "linear" or order is None:
-        return (0, 1) if order is None else (order[0], order[1])
-    if op in ("addmm", "bmm", "matmul", "mm", "baddbmm", "mv"):
+    if order is None:
+        return 0, 1
+    if op.startswith("conv") or op == "linear":
+        return (order[0], order[1]) if -1 not in order[:2] else (0, 1)
+    if op in ("addmm", "bmm", "matmul", "mm", "baddbmm", "mv") and -1 not in order[-2:]:
         return order[-1], order[-2]
     return (0, 1) if rank == len(order) else (0, rank - 1)
 

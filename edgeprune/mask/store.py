@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, get_args
 
@@ -52,7 +53,7 @@ def write_ticket(path: Path, ticket: Ticket) -> None:
         _START + n: t.detach().clone(memory_format=torch.contiguous_format) for n, t in start
     }
     # In the file they are sorted by name; what pairs them by place needs their own order
-    order = {"schema_version": _VERSION, "order": list(tensors)}
+    order = {"schema_version": _VERSION, "order": list(tensors), "sha256": _digest(tensors)}
     header = {**order, "density": ticket.mask.density, **about}
     text = json.dumps(header, sort_keys=True, allow_nan=False)
     save_file(path, [save(tensors, {_HEADER: text})])
@@ -80,6 +81,8 @@ def read_ticket(path: Path) -> Ticket:
             f"{path}: a safetensors file, but no ticket (`edgeprune ticket find` writes one)"
         )
     header = _header(path, about, set(names))
+    if header["sha256"] != _digest(tensors):
+        raise InputError(f"{path}: damaged: its tensors aren't those that were written")
     keep = {n.removeprefix(_KEEP): tensors[n] for n in header["order"] if n.startswith(_KEEP)}
     start = {n.removeprefix(_START): tensors[n] for n in header["order"] if n.startswith(_START)}
     if not keep or any(kept.dtype != torch.bool for kept in keep.values()):
@@ -87,12 +90,23 @@ def read_ticket(path: Path) -> Ticket:
     return Ticket(Mask(keep, About(**{name: header[name] for name in _ABOUT})), start or None)
 
 
+def _digest(tensors: Mapping[str, Tensor]) -> str:
+    """sha256 over all bytes, in the order of names."""
+    digest = sha256()
+    for name in sorted(tensors):
+        value = tensors[name].contiguous()
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
+        digest.update(value.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
 def _header(path: Path, text: str, names: set[str]) -> dict[str, Any]:
     try:
         table: dict[str, Any] = json.loads(text)
         version = table["schema_version"]
         if version == _VERSION:
-            wrong = [n for n, kind in _ABOUT.items() if not isinstance(table[n], kind)]
+            kinds = {**_ABOUT, "sha256": str}
+            wrong = [n for n, kind in kinds.items() if not isinstance(table[n], kind)]
             if wrong or table["structure"] not in get_args(Structure):
                 raise ValueError(f"{wrong[0] if wrong else 'structure'} can't be that")
             if set(table["order"]) != names:

@@ -93,7 +93,7 @@ def test_ctrl_c_leaves_a_whole_checkpoint(tmp_path, undisturbed):
     same(load(tmp_path / "result.pt"), undisturbed)
 
 
-def interrupted(monkeypatch, folder, *, at):
+def interrupted(monkeypatch, folder, *, at, **surroundings):
     """A run in this process that gets Ctrl-C at one call of the loss."""
     calls = 0
     real = running.bind
@@ -113,7 +113,7 @@ def interrupted(monkeypatch, folder, *, at):
     with monkeypatch.context() as patch:
         patch.setattr(running, "bind", bind)
         with pytest.raises(KeyboardInterrupt):
-            finetune(cnn(), OPTIONS, context(folder, data=data()))
+            finetune(cnn(), OPTIONS, context(folder, data=data(), **surroundings))
 
 
 OPTIONS = FinetuneOptions(epochs=2, batch_size=16)

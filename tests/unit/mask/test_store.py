@@ -1,0 +1,164 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A ticket's file: the same bytes for the same ticket, and one line for any other file."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+from edgeprune.errors import InputError, OutputError
+from edgeprune.mask import About, Mask, Ticket, read_ticket, write_ticket
+
+ABOUT = About("imp", 7, "f" * 64, "n:m", {"density": 0.5, "levels": [1, 2], "options": {"a": None}})
+
+
+def ticket() -> Ticket:
+    torch.manual_seed(0)
+    keep = {"z.weight": torch.rand(4, 3) < 0.5, "a.weight": torch.rand(2, 2, 3).movedim(2, 0) < 0.5}
+    start = {
+        "z.weight": torch.randn(4, 3).t(),
+        "norm.running_mean": torch.randn(3),
+        "a.count": torch.tensor(5),
+        "half": torch.randn(2).half(),
+    }
+    return Ticket(Mask(keep, ABOUT), start)
+
+
+def test_round_trip(tmp_path: Path) -> None:
+    path, given = tmp_path / "t.safetensors", ticket()
+    write_ticket(path, given)
+    got = read_ticket(path)
+    assert got.mask.about == ABOUT
+    assert got.mask.same(given.mask)
+    # An order that safetensors itself doesn't keep, and that pairing by place depends on
+    assert list(got.mask.keep) == ["z.weight", "a.weight"]
+    assert got.start is not None and given.start is not None
+    assert list(got.start) == list(given.start)
+    for name, value in given.start.items():
+        assert torch.equal(got.start[name], value) and got.start[name].dtype == value.dtype
+    again = tmp_path / "again"
+    write_ticket(again, got)
+    assert again.read_bytes() == path.read_bytes()
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["again", "t.safetensors"]
+
+
+def test_without_weights(tmp_path: Path) -> None:
+    path = tmp_path / "t"
+    write_ticket(path, Ticket(ticket().mask))
+    assert read_ticket(path).start is None
+
+
+def test_any_reader_of_safetensors_reads_it(tmp_path: Path) -> None:
+    write_ticket(tmp_path / "t", ticket())
+    with safe_open(tmp_path / "t", framework="pt") as file:
+        header = json.loads(file.metadata()["edgeprune.ticket"])
+        assert file.get_tensor("keep/z.weight").dtype == torch.bool
+    assert header["density"] == ticket().mask.density
+    assert (header["method"], header["seed"], header["model"]) == ("imp", 7, "f" * 64)
+
+
+def written(tmp_path: Path, **changes: Any) -> Path:
+    """A ticket whose header says something else."""
+    path = tmp_path / "t"
+    write_ticket(path, ticket())
+    with safe_open(path, framework="pt") as file:
+        header = json.loads(file.metadata()["edgeprune.ticket"])
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    header |= changes
+    text = json.dumps({k: v for k, v in header.items() if v is not ...})
+    save_file(tensors, path, {"edgeprune.ticket": text})
+    return path
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"schema_version": 2}, "a ticket of schema version 2, this edgeprune reads 1"),
+        ({"structure": "triangles"}, "structure can't be that"),
+        ({"method": 3}, "method can't be that"),
+        ({"seed": "x"}, "seed can't be that"),
+        ({"facts": [1]}, "facts can't be that"),
+        ({"order": []}, "it has other tensors"),
+        ({"order": [["a"]]}, "damaged: its header"),
+        ({"order": 5}, "damaged: its header"),
+        ({"method": ...}, "damaged: its header: 'method'"),
+        ({"schema_version": ...}, "damaged: its header: 'schema_version'"),
+    ],
+)
+def test_headers_that_are_not_ours(tmp_path: Path, changes: dict[str, Any], says: str) -> None:
+    path = written(tmp_path, **changes)
+    with pytest.raises(InputError) as error:
+        read_ticket(path)
+    assert says in str(error.value) and str(error.value).startswith(f"{path}: ")
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "3", "null", '"x"'])
+def test_headers_that_are_no_table(tmp_path: Path, text: str) -> None:
+    save_file({"keep/w": torch.ones(2).bool()}, tmp_path / "t", {"edgeprune.ticket": text})
+    with pytest.raises(InputError, match="damaged: its header"):
+        read_ticket(tmp_path / "t")
+
+
+def test_other_files(tmp_path: Path) -> None:
+    path = tmp_path / "t"
+    with pytest.raises(InputError, match="there is no such file"):
+        read_ticket(path)
+    with pytest.raises(InputError, match="no ticket, or damaged"):
+        read_ticket(tmp_path)
+    for content in (b"", b"\x00" * 64, b"PK\x03\x04 a zip", b"\xff" * 9):
+        path.write_bytes(content)
+        with pytest.raises(InputError, match="no ticket, or damaged"):
+            read_ticket(path)
+    save_file({"w": torch.ones(2)}, path)
+    with pytest.raises(InputError, match="a safetensors file, but no ticket"):
+        read_ticket(path)
+    write_ticket(path, ticket())
+    with safe_open(path, framework="pt") as file:
+        meta = file.metadata()
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    save_file({n: ~t if t.dtype == torch.bool else t for n, t in tensors.items()}, path, meta)
+    with pytest.raises(InputError, match="damaged: its tensors aren't those that were written"):
+        read_ticket(path)
+    write_ticket(path, Ticket(Mask({}, ABOUT), {"w": torch.ones(2), "none": torch.ones(0, 3)}))
+    with pytest.raises(InputError, match="no masks of type bool"):
+        read_ticket(path)
+
+
+@settings(max_examples=60)
+@given(data=st.data())
+def test_damage_anywhere_is_told_in_one_line(
+    data: st.DataObject, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """What still reads is the very ticket: only what the header says of it may have changed."""
+    path = tmp_path_factory.getbasetemp() / "damaged"
+    write_ticket(path, ticket())
+    content = bytearray(path.read_bytes())
+    if data.draw(st.booleans()):
+        content = content[: data.draw(st.integers(0, len(content) - 1))]
+    else:
+        place = data.draw(st.integers(0, len(content) - 1))
+        content[place] = data.draw(st.integers(0, 255))
+    path.write_bytes(content)
+    try:
+        got = read_ticket(path)
+    except InputError as error:
+        assert "\n" not in str(error) and str(error).startswith(str(path))
+    else:
+        assert got.mask.same(ticket().mask)
+
+
+def test_what_cannot_be_written_is_said(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(OutputError):
+        write_ticket(tmp_path / "folder", ticket())
+    with pytest.raises(ValueError, match="JSON"):
+        mask = Mask(ticket().mask.keep, About("imp", facts={"loss": float("nan")}))
+        write_ticket(tmp_path / "nan", Ticket(mask))
+    assert not (tmp_path / "nan").exists()
