@@ -13,13 +13,13 @@ TORCH := $(shell sed -n 's/^ *"\(torch==[^"]*\)".*/\1/p' pyproject.toml)
 export OMP_NUM_THREADS ?= 1
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: help setup demo test test-architectures test-device fuzz check fmt golden clean
+.PHONY: help setup demo test test-slow test-device fuzz check fmt golden clean
 .DELETE_ON_ERROR:
 
 help:
 	@echo 'make demo    train a small network on digits, compress it for rpi4 and stm32h7 (minutes)'
 	@echo 'make test    all tests but the slow ones'
-	@echo 'make test-architectures   the slow ones: each of tests/architectures trained, saved, exported'
+	@echo 'make test-slow    the slow ones: the demo, kills in every stage, all of tests/architectures'
 	@echo 'make test-device   on an emulated Raspberry Pi behind sshd; as root on Debian, skipped elsewhere'
 	@echo 'make fuzz    a minute of broken ONNX and TFLite files'
 	@echo 'make check   lint, format, types, import rules'
@@ -45,7 +45,7 @@ demo: setup
 test: setup
 	$(BIN)/python -m pytest -q -n 2 --dist worksteal
 
-test-architectures: setup
+test-slow: setup
 	$(BIN)/python -m pytest -q -n 2 -m slow
 
 test-device: setup

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Each architecture of the test set, halved: it trains, saves, and runs in both runtimes.
 
-``make test`` tries a few of them, ``make test-architectures`` the others.
+``make test`` tries a few of them, ``make test-slow`` the others.
 """
 
 from collections.abc import Callable, Iterator

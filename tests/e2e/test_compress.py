@@ -260,7 +260,11 @@ def save_captured(network: nn.Module, example: Any, path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("network", "shape"),
-    [(TinyMobileNet, (3, 32, 32)), (TinyViT, (3, 32, 32)), (TinyBert, (16,))],
+    [
+        (TinyBert, (16,)),
+        pytest.param(TinyMobileNet, (3, 32, 32), marks=pytest.mark.slow),
+        pytest.param(TinyViT, (3, 32, 32), marks=pytest.mark.slow),
+    ],
     ids=lambda value: value.__name__ if isinstance(value, type) else "",
 )
 def test_other_families_end_with_artifacts_that_agree_with_their_model(

@@ -11,6 +11,7 @@ from edgeprune.report import read_report
 from tests.e2e.support import tree
 
 
+@pytest.mark.slow
 def test_demo_is_four_times_smaller_and_loses_at_most_a_point(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

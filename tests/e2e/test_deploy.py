@@ -302,6 +302,7 @@ def test_over_ssh_a_cut_upload_goes_on(
 
 
 @needs_sshd
+@pytest.mark.slow
 def test_over_ssh_a_client_killed_at_ten_points_leaves_a_whole_version(
     server: Server, shell: SshShell, home: Path, tmp_path: Path
 ) -> None:

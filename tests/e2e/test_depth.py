@@ -85,6 +85,7 @@ def test_the_plan_names_them(weights, tmp_path, capsys) -> None:
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_compress(weights, quick, tmp_path, capsys) -> None:
     command = ["compress", *weights, *DATA, "-t", "rpi4", "--recipe", str(quick)]
     options = ("--ratio", "0.5", "--allow-depth", "--epochs", "1", "--allow-unmeasured")

@@ -110,6 +110,7 @@ def test_without_a_project(
     assert "name a MODEL and a --target" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_real_ratio_from_acceptance_to_check(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -75,14 +75,19 @@ def kill_in(stage: str, arguments: list[str | Path], cwd: Path, then: str = "") 
     return said
 
 
+@pytest.mark.parametrize(
+    "stages",
+    [("finetune", "evaluate"), pytest.param(tuple(MOMENTS), marks=pytest.mark.slow)],
+    ids=["two", "all"],
+)
 def test_killed_in_every_stage_it_ends_with_the_same_files(
-    digits_pt2: Path, quick: Path, tmp_path: Path
+    digits_pt2: Path, quick: Path, tmp_path: Path, stages: tuple[str, ...]
 ) -> None:
     calm = run(*arguments(digits_pt2, quick, tmp_path / "calm"), cwd=tmp_path)
     assert calm.returncode == 0, calm.stderr
     resumed = [*arguments(digits_pt2, quick, tmp_path / "out"), "--resume"]
-    for stage, then in MOMENTS.items():
-        said = kill_in(stage, resumed, tmp_path, then)
+    for stage in stages:
+        said = kill_in(stage, resumed, tmp_path, MOMENTS[stage])
         assert not (tmp_path / "out" / "rpi4").exists(), (stage, said)
     last = run(*resumed, cwd=tmp_path)
     assert last.returncode == 0, last.stderr

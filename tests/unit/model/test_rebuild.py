@@ -20,6 +20,7 @@ FAMILIES = (
     "shufflenet-v1", "densenet", "conv-gru", "lstm-tagger", "einsum-attention", "torch-encoder",
     "tcn-weight-norm", "super-resolution", "dlrm",
 )  # fmt: skip
+QUICK = ("vit", "llama", "shufflenet-v1", "conv-gru", "einsum-attention", "super-resolution")
 SHAPING = sys.modules["edgeprune.model.rebuild"]
 NEXT = Event("next")
 
@@ -67,7 +68,9 @@ def layout(value: object) -> object:
     return tuple(map(str, value.shape)), steps, value.dtype, str(value.device)
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize(
+    "name", [n if n in QUICK else pytest.param(n, marks=pytest.mark.slow) for n in FAMILIES]
+)
 def test_it_is_what_an_export_makes(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     subject = Subject(name)
     assert name in ARCHITECTURES
