@@ -4,6 +4,7 @@
 import getpass
 import os
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -133,7 +134,9 @@ def test_all_commands_in_order(desk: Path) -> None:
 
 
 @needs_sshd
+@pytest.mark.slow
 def test_the_commands_for_a_board(desk: Path, tmp_path: Path) -> None:
+    desk = Path(shutil.copytree(desk, tmp_path / "desk"))
     if not (desk / "out" / "rpi4" / "manifest.json").exists():
         run("edgeprune compress model.pt2 --target rpi4 --no-profile --allow-unmeasured", desk)
     with sshd(user=getpass.getuser()) as server:  # who can run this Python
