@@ -101,9 +101,7 @@ def begin(task: Task, options: TicketOptions | None, progress: Progress) -> Begu
         drawn = fresh_state(model, task.seed)
         model = with_state(model, drawn, Event("fresh", {}, {"seed": task.seed}))
     target, folder = find_target("host"), task.output.parent
-    context = Context(
-        target, folder, data, seed=task.seed, threads=task.threads, progress=progress
-    )
+    context = Context(target, folder, data, seed=task.seed, threads=task.threads, progress=progress)
     return Begun(opened.model, model, context, opened.notes)
 
 
