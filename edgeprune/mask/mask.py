@@ -119,7 +119,7 @@ class Mask:
 
     def hamming(self, other: Mask) -> float:
         """The share of weights on which two masks differ (the normalised Hamming distance; You et
-        al. 2020, Drawing Early-Bird Tickets, section 3.2).
+        al. 2020, Drawing Early-Bird Tickets).
 
         Raises:
             InputError: They cover other parameters.

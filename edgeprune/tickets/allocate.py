@@ -52,11 +52,11 @@ def share_out(
     """Share ``round(density * network.size)`` living weights among the layers.
 
     ``uniform`` gives each layer the same density, the first and the last too (leave them out of the
-    mask where they shall stay dense). ``er`` gives densities in proportion to ``(n_in + n_out) /
-    (n_in * n_out)`` (Mocanu et al. 2018, eq. 1), ``erk`` to ``(n_in + n_out + w + h) / (n_in *
-    n_out * w * h)`` (Evci et al. 2020, section 3). Where such a density would be above 1 the layer
-    stays dense and its surplus goes to the others in the same proportion, until no layer is above.
-    Whole weights by the largest remainder.
+    mask where they shall stay dense, as Evci et al. 2020 do with the first). ``er`` gives densities
+    in proportion to ``(n_in + n_out) / (n_in * n_out)`` (Mocanu et al. 2018), ``erk`` to ``(n_in +
+    n_out + w + h) / (n_in * n_out * w * h)`` (Evci et al. 2020, section 3). Where such a density
+    would be above 1 the layer stays dense and its surplus goes to the others in the same
+    proportion, until no layer is above. Whole weights by the largest remainder.
 
     A layer that has room keeps at least one weight, unless it was given density 0 by hand or
     ``global`` ranks it so: a layer without weights cuts the network in two.

@@ -43,10 +43,10 @@ def random_mask(ticket: Ticket, model: Model, seed: int) -> Ticket:
     """The same weights under a mask with as many living weights in each layer, at random places.
 
     That is the mask's entries permuted within each layer (Frankle et al. 2021, Pruning Neural
-    Networks at Initialization, section 5; "layerwise rearrange" of Su et al. 2020, Sanity-Checking
-    Pruning Methods, section 3): to permute and to draw as many anew are one distribution, so that
-    there is one control for both. A pattern N:M stays one, its entries permuted within each block;
-    of a mask by channels whole channels are permuted within each group.
+    Networks at Initialization, call that shuffling; "layerwise rearrange" of Su et al. 2020,
+    Sanity-Checking Pruning Methods): to permute and to draw as many anew are one distribution, so
+    that there is one control for both. A pattern N:M stays one, its entries permuted within each
+    block; of a mask by channels whole channels are permuted within each group.
 
     Raises:
         InputError: The ticket is for another network.
@@ -69,8 +69,8 @@ def random_mask(ticket: Ticket, model: Model, seed: int) -> Ticket:
 
 def shuffled(ticket: Ticket, model: Model, seed: int) -> Ticket:
     """The same mask with the values of its living weights permuted among their places, within each
-    layer ("layerwise weights shuffling" of Su et al. 2020, section 3): each layer keeps its mask
-    and the distribution of its weights, and loses which weight has which value.
+    layer ("layerwise weights shuffling" of Su et al. 2020): each layer keeps its mask and the
+    distribution of its weights, and loses which weight has which value.
 
     Raises:
         InputError: The ticket is for another network.

@@ -27,11 +27,12 @@ Growth = Literal["random", "gradient"]
 
 
 def find_set(model: Model, options: TicketOptions, context: Context, work: Work) -> Found:
-    """Sparse Evolutionary Training (Mocanu et al. 2018, algorithm 1): the smallest weights go,
-    others begin at random places.
+    """Sparse Evolutionary Training (Mocanu et al. 2018): the smallest weights go, others begin at
+    random places.
 
-    As in Evci et al. 2020, who compare with it, the share that is exchanged decays, and new weights
-    begin at zero; the paper draws them and keeps the share.
+    This is the variant that Evci et al. 2020 compare with: it drops by magnitude, every so many
+    steps, a share that decays, and new weights begin at zero. The paper drops the same share of the
+    positive and of the negative weights after each epoch, and draws new ones.
 
     Errors as ``find_rigl``.
     """
@@ -43,7 +44,8 @@ def find_rigl(model: Model, options: TicketOptions, context: Context, work: Work
     where the gradient is largest.
 
     The paper leaves out the update of the weights in the step in which the mask changes; here it is
-    done first, with the same gradient.
+    done first, with the same gradient. The paper's first change is at step 0, here it comes after
+    ``every`` steps.
 
     Raises:
         InputError: The density or the allocation doesn't fit the network, there is nothing to

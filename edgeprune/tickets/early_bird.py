@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Early-bird tickets: the channels to keep settle early in training; from then on only they train.
 
-You et al. 2020, Drawing Early-Bird Tickets (algorithm 1), for channels with a batch norm, judged by
-its scale; Chen et al. 2021, EarlyBERT, for attention heads and feed-forward neurons, judged by
-coefficients, as are the layers of a convolutional network without batch norm.
+You et al. 2020, Drawing Early-Bird Tickets, for channels with a batch norm, judged by its scale;
+Chen et al. 2021, EarlyBERT, for attention heads and feed-forward neurons, judged by coefficients,
+as are the layers of a convolutional network without batch norm.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class Judge:
         return np.concatenate([group.channels for pool in self.pools for group in pool])
 
     def penalty(self, module: nn.Module) -> Tensor:
-        """The L1 norm of all that judges (Liu et al. 2017, Network Slimming, eq. 1)."""
+        """The L1 norm of all that judges (Liu et al. 2017, Network Slimming)."""
         names = [*self.scales, *([self.coefficients.name] if self.coefficients else [])]
         return torch.stack([module.get_parameter(name).abs().sum() for name in names]).sum()
 
@@ -93,9 +93,9 @@ def make_judge(
 ) -> tuple[Model, Judge, tuple[str, ...]]:
     """Decide what judges each group: batch norms where there are some, else coefficients.
 
-    Without ``alloc`` all channels with batch norm are in one ranking (You et al. 2020, section
-    3.1), and coefficients are ranked layer by layer (one of the two ways of Chen et al. 2021; no
-    layer loses all its heads). ``global`` is one ranking of all, ``uniform`` one a group.
+    Without ``alloc`` all channels with batch norm are in one ranking (You et al. 2020), and
+    coefficients are ranked layer by layer (one of the two ways of Chen et al. 2021; no layer loses
+    all its heads). ``global`` is one ranking of all, ``uniform`` one a group.
 
     Returns:
         The network to train (with coefficients where there are any), the judge, and notes.
@@ -166,11 +166,11 @@ def _batch_norms(model: Model) -> set[str]:
 class Search(During):
     """Draws a mask after each epoch and stops the training when they have settled.
 
-    The distance is the share of judged channels on which two masks differ (You et al. 2020,
-    section 3.2). The queue holds the last ``window`` masks; the ticket is found when it is full and
-    the newest mask is nearer than ``threshold`` to every other one in it. That is what the paper's
-    own code does; algorithm 1 in its text compares each mask with the one before, which a steady
-    drift passes.
+    The distance is the share of judged channels on which two masks differ (You et al. 2020). The
+    queue holds the last ``window`` masks; the ticket is found when it is full and the newest mask
+    is nearer than ``threshold`` to every other one in it. That is what the authors' code does; in
+    words they compare each mask with the one before, and want the last five of those distances to
+    be small, which a steady drift passes.
     """
 
     judge: Judge
@@ -213,8 +213,9 @@ def find_early_bird(model: Model, options: TicketOptions, context: Context, work
 
     The smaller network begins with the weights of the moment (inherited, not rewound: You et al.
     2020, section 4), takes the place of the larger one in the schedule of the learning rate and in
-    the order of the data, and gets a fresh optimizer and no penalty. The density is that of the
-    judged channels, met as nearly as whole channels allow; widths aren't rounded to a target's
+    the order of the data, and gets a fresh optimizer and no penalty (the authors' code keeps the
+    penalty, to prune again; EarlyBERT goes back to the pretrained weights). The density is that of
+    the judged channels, met as nearly as whole channels allow; widths aren't rounded to a target's
     multiple, since the ticket belongs to no target. A run that was killed goes on.
 
     Returns:

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Coefficients that judge channels without a batch norm: heads, feed-forward neurons, plain layers.
 
-EarlyBERT (Chen et al. 2021, section 3) multiplies the output of each attention head, and each
-intermediate neuron of a feed-forward layer, with a learnable coefficient that begins at 1 and has
-an L1 penalty. The next layer is linear in these, so that here the coefficient stands at the columns
-of that layer's weight, ``W[:, c] * coefficient[c]``: the same function, and at the end the
-coefficients are multiplied into the weights and gone.
+EarlyBERT (Chen et al. 2021) multiplies the output of each attention head, and each intermediate
+neuron of a feed-forward layer, with a learnable coefficient that begins at 1 and has an L1 penalty.
+The next layer is linear in these, so that here the coefficient stands at the columns of that
+layer's weight, ``W[:, c] * coefficient[c]``: the same function, and at the end the coefficients are
+multiplied into the weights and gone.
 """
 
 from __future__ import annotations

@@ -157,8 +157,9 @@ class Gradual(Scoring):
     """Takes more weights away every so many steps.
 
     Each layer with a density of its own follows the schedule to it, and all others together do: so
-    no layer is pruned before its time and none has to come back. A weight that is gone stays gone.
-    The last change always falls on the step where the schedule ends.
+    no layer is pruned before its time and none has to come back. A weight that is gone stays gone,
+    by movement too (Sanh et al. 2020 go on scoring the pruned ones and let them return). The last
+    change always falls on the step where the schedule ends.
     """
 
     def __init__(self, options: TicketOptions, network: Network, seed: int, origin: About) -> None:

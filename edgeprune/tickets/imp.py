@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Iterative magnitude pruning: train, prune a share of what lives, go back, and again.
 
-Frankle and Carbin 2019, The Lottery Ticket Hypothesis (strategy of resets, section 2); Frankle et
-al. 2020, Linear Mode Connectivity and the Lottery Ticket Hypothesis (algorithm 1), for going back
-to a step after the first; Renda et al. 2020, Comparing Rewinding and Fine-tuning, for going back
-with the learning rate alone.
+Frankle and Carbin 2019, The Lottery Ticket Hypothesis (iterative pruning with resetting, appendix
+B); Frankle et al. 2020, Linear Mode Connectivity and the Lottery Ticket Hypothesis (algorithm 2),
+for going back to a step after the first; Renda et al. 2020, Comparing Rewinding and Fine-tuning,
+for going back with the learning rate alone.
 """
 
 from __future__ import annotations
@@ -62,9 +62,10 @@ def find_imp(model: Model, options: TicketOptions, context: Context, work: Work)
 
     Every level is a whole training with the mask so far: from step k (``options.imp.rewind`` of all
     steps) with the weights and the optimizer of that step, to the end; then ``options.imp.rate`` of
-    the living weights go, those of least magnitude. In mode ``learning-rate`` the weights stay as
-    they are, and only schedule, order of the data and optimizer go back. After the last pruning the
-    ticket is trained once more.
+    the living weights go, those of least magnitude: in all layers together unless ``alloc`` says
+    otherwise (as Frankle and Carbin 2019, section 4, do in deep networks), in the last one too. In
+    mode ``learning-rate`` the weights stay as they are, and only schedule, order of the data and
+    optimizer go back. After the last pruning the ticket is trained once more.
 
     A finished level is kept in ``work.folder`` (``level-N.pt``; the state of step k in
     ``rewind.pt``), and so is the training under way: killed anywhere, the same call goes on and

@@ -60,7 +60,7 @@ class Lens:
     to the number of rows; 0 of a kernel of zeros."""
     alignment: float | None
     """Centred alignment of the kernel by samples with the labels' own, y y^T of one-hot y (Cortes
-    et al. 2012, equation 4): 1 at best; ``None`` without labels or with one class."""
+    et al. 2012): 1 at best; ``None`` without labels or with one class."""
     distance: float | None
     """||K - K_dense|| / ||K_dense|| in the Frobenius norm; ``None`` for the dense kernel."""
     dissimilarity: float | None
@@ -168,7 +168,7 @@ def lens(kernel: Kernel, labels: Tensor | None = None, dense: Kernel | None = No
 
 
 def effective_rank(eigenvalues: Tensor) -> float:
-    """Take exp of the entropy of the eigenvalues' shares (Roy and Vetterli 2007, definition 1)."""
+    """Take exp of the entropy of the eigenvalues' shares (Roy and Vetterli 2007)."""
     positive = eigenvalues.clamp(min=0)
     total = positive.sum()
     if total <= 0:

@@ -67,7 +67,7 @@ class AtInitOptions(Config):
     """Steps on the way to the density; ``None``: what the method's paper took (SNIP and GraSP 1,
     SynFlow 100, NTK-SAP 20)."""
     temperature: Annotated[float, Field(gt=0)] = 200.0
-    """Of GraSP's outputs (Wang et al. 2020, section 4: 200)."""
+    """Of GraSP's outputs (200 in the code of Wang et al. 2020)."""
 
 
 class EarlyBirdOptions(Config):

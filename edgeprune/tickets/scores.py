@@ -43,7 +43,7 @@ Scores = Mapping[str, Tensor]
 
 
 def magnitude(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """``|w|`` (Han et al. 2015, Learning both Weights and Connections, section 3)."""
+    """``|w|`` (Han et al. 2015, Learning both Weights and Connections)."""
     return {name: weight.detach().abs() for name, weight in weights.items()}
 
 
@@ -60,19 +60,19 @@ def random(network: Network, seed: int) -> dict[str, Tensor]:
 
 def saliency(weights: Mapping[str, Tensor], gradients: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """``|g * w|``: how much the loss changes when the weight becomes zero, to first order
-    (Mozer and Smolensky 1989; Molchanov et al. 2017, eq. 6, for single weights).
+    (Mozer and Smolensky 1989 and Molchanov et al. 2017 for whole units).
 
-    SNIP's connection sensitivity (Lee et al. 2019, eqs. 4 to 6) is this score at initialisation
-    divided by its sum over all weights, which changes no ranking: SNIP is this criterion, ranked
-    globally, before any training.
+    SNIP's connection sensitivity (Lee et al. 2019) is this score at initialisation divided by its
+    sum over all weights, which changes no ranking: SNIP is this criterion, ranked globally, before
+    any training.
     """
     return {name: (gradients[name] * weights[name].detach()).abs() for name in gradients}
 
 
 def fisher(weights: Mapping[str, Tensor], squared: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """``w^2 * E[g^2] / 2``: Optimal Brain Damage's ``h w^2 / 2`` (LeCun et al. 1990, eq. 4 and
-    the saliencies after it) with the diagonal of the empirical Fisher matrix, the mean squared
-    gradient of single samples, for the Hessian's (Theis et al. 2018, eq. 8)."""
+    """``w^2 * E[g^2] / 2``: Optimal Brain Damage's ``h w^2 / 2`` (LeCun et al. 1990) with the
+    diagonal of the empirical Fisher matrix, the mean squared gradient of single samples, for the
+    Hessian's (Theis et al. 2018, Fisher Pruning)."""
     return {name: weights[name].detach().square() * squared[name] / 2 for name in squared}
 
 
@@ -80,7 +80,7 @@ def movement(
     so_far: Mapping[str, Tensor], weights: Mapping[str, Tensor], gradients: Mapping[str, Tensor]
 ) -> dict[str, Tensor]:
     """``so_far - w * g`` of one training step: weights that move away from zero gain
-    (Sanh et al. 2020, Movement Pruning, eq. 3, the learning rate left out)."""
+    (Sanh et al. 2020, Movement Pruning, the learning rate of the scores left out)."""
     return {
         name: so_far[name] - weights[name].detach() * gradient
         for name, gradient in gradients.items()

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A ticket carried over to another network of the same architecture: other data, other classes."""
+"""A ticket carried over to another network of the same architecture: other data, other classes
+(Morcos et al. 2019, One Ticket to Win Them All).
+"""
 
 from __future__ import annotations
 

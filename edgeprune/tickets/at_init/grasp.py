@@ -35,8 +35,8 @@ __all__ = ["find", "preservation"]
 def find(model: Model, options: TicketOptions, context: Context, work: Work) -> Found:
     """Remove the weights whose removal raises the norm of the gradient, or lowers it least.
 
-    Setting weight w to zero changes ||g||^2 by 2 S to first order, S = -w * (H g) (equations 7 and
-    8). The weights with the largest S go (algorithm 1), so the score is w * (H g) = -S: higher
+    Setting weight w to zero changes ||g||^2 by 2 S to first order, S = -w * (H g). The weights
+    with the largest S go, as in the released code, so the score is w * (H g) = -S: higher
     lives. g and H are those of the weights that a mask may cover, of the loss at outputs divided
     by the temperature (200 in the paper). One step, unless ``iterations`` says more: then the
     score is taken again in the pruned network.

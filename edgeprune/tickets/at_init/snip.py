@@ -27,10 +27,10 @@ __all__ = ["find", "sensitivity"]
 def find(model: Model, options: TicketOptions, context: Context, work: Work) -> Found:
     """Keep the connections that the loss depends on most, ranked over all layers.
 
-    The paper gates each weight with c = 1 and takes s = |dL/dc| / sum |dL/dc| (equations 5 and 6);
-    as L depends on c * w alone, dL/dc = g * w. It prunes once. With more iterations this is
-    iterative SNIP (de Jorge et al. 2021, which is also where FORCE is from): the score is taken
-    again in the pruned network at each step; unlike in FORCE, what went can't come back.
+    The paper gates each weight with c = 1 and takes s = |dL/dc| / sum |dL/dc|; as L depends on c *
+    w alone, dL/dc = g * w. It prunes once. With more iterations this is iterative SNIP (de Jorge et
+    al. 2021, which is also where FORCE is from): the score is taken again in the pruned network at
+    each step; unlike in FORCE, what went can't come back.
 
     Batch norms use the statistics of the batch, as in the released code: L is the loss that
     training will see first, and a new network has no other statistics. Dropout is off.

@@ -91,9 +91,9 @@ def descend(
     rule: AllocationRule = "global",
 ) -> tuple[Mask, int]:
     """Score and prune in ``steps`` steps, so that after step k of n each layer (each ranking, where
-    layers are ranked together) has its final density to the power k/n (Tanaka et al. 2020,
-    algorithm 1). What went doesn't come back. With a pattern N:M there is one step, as weights
-    that went one by one would leave blocks with fewer than N.
+    layers are ranked together) has its final density to the power k/n (Tanaka et al. 2020).
+    What went doesn't come back. With a pattern N:M there is one step, as weights that went one by
+    one would leave blocks with fewer than N.
 
     Returns:
         The mask, and how many steps were taken.

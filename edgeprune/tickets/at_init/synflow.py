@@ -27,7 +27,7 @@ from edgeprune.tickets.scores import Scores
 __all__ = ["ITERATIONS", "Flow", "find"]
 
 ITERATIONS = 100
-"""Tanaka et al. 2020, section 6."""
+"""Tanaka et al. 2020."""
 _CURVED = frozenset({
     "celu", "elu", "exp", "gelu", "group_norm", "gru", "hardsigmoid", "hardswish", "hardtanh",
     "instance_norm", "layer_norm", "log_softmax", "lstm", "mish", "relu6", "rms_norm", "rnn_tanh",
@@ -40,16 +40,17 @@ _CURVED = frozenset({
 def find(model: Model, options: TicketOptions, context: Context, work: Work) -> Found:
     """Keep the weights that carry most of the flow R = 1^T (prod of |W|) 1, in 100 steps.
 
-    The score of a weight is dR/dw * w of the network with absolute weights (equation 2 with R_SF),
-    which sums to R in every layer that all paths cross, where activations are homogeneous and
-    biases zero (theorem 1); pruned exponentially in many steps, no layer of such a network loses
-    all weights before it must (theorem 3). No data is used.
+    The score of a weight is dR/dw * w of the network with absolute weights, which sums to R in
+    every layer that all paths cross, where activations are homogeneous and biases zero (theorem 2);
+    pruned exponentially in many steps, no layer of such a network loses all weights before it must
+    (theorem 3). No data is used.
 
-    As in the released code all parameters and buffers become absolute and double, the network is in
-    eval mode, one sample of ones goes in, and the sum of the outputs is differentiated. So batch
-    norm is linear: it divides by its running deviation, and a new one, with mean 0 and variance 1,
-    passes everything. Token ids can't be ones: their embedding gives ones instead. The model's
-    weights keep their signs: the absolute ones live in a copy.
+    As in the released code all parameters and buffers become absolute, the network is in eval mode,
+    one sample of ones goes in, and the sum of the outputs is differentiated; in double precision,
+    which R of a deep network may need. In eval mode batch norm is linear: it divides by its running
+    deviation, and a new one, with mean 0 and variance 1, passes everything. Token ids can't be
+    ones: their embedding gives ones instead. The model's weights keep their signs: the absolute
+    ones live in a copy.
 
     Raises:
         InputError: A density that can't be met, or scores that are zero or overflow.

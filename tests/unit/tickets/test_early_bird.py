@@ -138,7 +138,7 @@ def test_found_when_the_newest_is_near_all_others_in_a_full_queue():
 
 
 def test_a_steady_drift_is_no_ticket():
-    """Each mask is near the one before, as algorithm 1 in the text asks, but not near the first."""
+    """Each mask is near the one before, as the paper's words ask, but not near the first."""
     masks = [[1, 1, 1, 1], [0, 1, 1, 1], [0, 0, 1, 1], [0, 0, 0, 1]]
     search = Search(Scripted(masks), options(bird=EarlyBirdOptions(window=3, threshold=0.3)))
     assert not any(search.after_epoch(Nothing()) for _ in range(4))

@@ -93,7 +93,7 @@ def test_at_999_in_1000_synflow_is_whole_where_snip_and_grasp_have_collapsed(
 
 
 def test_one_step_collapses_where_a_hundred_do_not(deep: Model, tmp_path: Path) -> None:
-    """Which is what the iterations are for (Tanaka et al. 2020, section 5)."""
+    """Which is what the iterations are for (Tanaka et al. 2020)."""
     once = run("synflow", deep, tmp_path, density=0.001, at_init=AtInitOptions(iterations=1))
     assert collapsed(once.ticket.mask) != ()
 
