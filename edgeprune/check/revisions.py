@@ -54,7 +54,10 @@ def at_revision(revision: str, path: Path, here: Path) -> Iterator[Path]:
     inside = _inside(top, here / path)
     blobs = _blobs(top, commit, inside)
     if not blobs:
-        raise InputError(f"{plain(revision)}: has nothing at {plain(str(path))}")
+        raise InputError(
+            f"{plain(revision)}: has nothing at {plain(str(path))}: a commit has only what was "
+            "committed; commit it first, or name two paths"
+        )
     with ExitStack() as stack:
         try:
             folder = Path(stack.enter_context(TemporaryDirectory(prefix="edgeprune-")))

@@ -163,7 +163,7 @@ def test_links_and_odd_paths_of_a_commit_are_not_written(
     ("before", "message"),
     [
         ("no-such-thing", "no-such-thing: is neither a path nor a commit"),
-        ("HEAD:nothing", "HEAD: has nothing at nothing"),
+        ("HEAD:nothing", "HEAD: has nothing at nothing: a commit has only what was committed"),
         ("HEAD:../..", "is outside the repository"),
         (":x", "isn't there"),
         ("HEAD^{tree}", "is neither a path nor a commit"),

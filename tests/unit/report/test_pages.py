@@ -8,6 +8,7 @@ from rich.console import Console
 
 from edgeprune.report import markdown, render_terminal
 from edgeprune.report.schema import RunReport
+from edgeprune.report.view import view
 from tests.unit.report import reports
 
 Golden = Callable[[str, str], None]
@@ -38,11 +39,15 @@ def test_terminal(name: str, golden: Golden) -> None:
 
 
 @pytest.mark.parametrize("name", REPORTS)
-@pytest.mark.parametrize("width", [80, 100])
+@pytest.mark.parametrize("width", [60, 80, 100])
 def test_the_terminal_cuts_nothing(name: str, width: int) -> None:
     text = printed(REPORTS[name], width)
     assert "…" not in text
     assert max(map(len, text.splitlines())) <= width
+    for section in view(REPORTS[name]):
+        if section.table is not None and not section.only_page:
+            figures = (cell.partition(" (")[0] for row in section.table.rows for cell in row)
+            assert all(figure in text for figure in figures)  # none is taken from its unit
 
 
 def test_the_answer_comes_first() -> None:
