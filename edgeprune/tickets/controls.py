@@ -19,8 +19,8 @@ from edgeprune.finetune import read_state
 from edgeprune.mask import Layer, Mask, Ticket, channel_mask, look, removed_channels
 from edgeprune.model import Model
 from edgeprune.tickets.initial import fresh_state
-from edgeprune.tickets.scores import generator
 from edgeprune.tickets.select import parse_pattern
+from edgeprune.tickets.streams import generator
 
 __all__ = ["CONTROLS", "Control", "random_mask", "reinitialised", "shuffled"]
 

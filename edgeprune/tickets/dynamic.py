@@ -17,8 +17,9 @@ from edgeprune.model import Model
 from edgeprune.tickets.found import Found, Work, about, event
 from edgeprune.tickets.ledger import Ledger
 from edgeprune.tickets.options import DynamicOptions, TicketOptions
-from edgeprune.tickets.scores import generator, random
+from edgeprune.tickets.scores import random
 from edgeprune.tickets.select import Ranking, best, check_scores, emptied, select
+from edgeprune.tickets.streams import generator
 from edgeprune.tickets.training import During, Training, need_data
 
 __all__ = ["Dynamic", "Exchange", "exchange", "find_rigl", "find_set", "fraction_at"]

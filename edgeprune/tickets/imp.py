@@ -25,7 +25,7 @@ from edgeprune.tickets.found import Found, Work, about, event
 from edgeprune.tickets.ledger import Ledger
 from edgeprune.tickets.options import TicketOptions
 from edgeprune.tickets.scores import magnitude
-from edgeprune.tickets.select import Ranking, select
+from edgeprune.tickets.select import Ranking, emptied, select
 from edgeprune.tickets.training import Snapshot, Training
 
 __all__ = ["find_imp", "levels"]
@@ -103,7 +103,9 @@ def find_imp(model: Model, options: TicketOptions, context: Context, work: Work)
         "levels": run.entries,
     }
     ticket = Ticket(run.mask, run.start.state)
-    return Found(ticket, run.ledger, trained, details, (*run.training.plan.notes, *run.empty))
+    return Found(
+        ticket, run.ledger, trained, details, (*run.training.plan.notes, *emptied(run.mask))
+    )
 
 
 class _Run:
@@ -133,12 +135,6 @@ class _Run:
         back = f" from step {self.snapshot.step}" if self.snapshot.step else ""
         trainings = "1 training" if count == 1 else f"{count} trainings"
         return f"imp: {trainings} of {total} steps{back}, at density {densities}"
-
-    @property
-    def empty(self) -> tuple[str, ...]:
-        """A note for each layer in which nothing lives."""
-        dead = [name for name, share in self.mask.densities.items() if share == 0]
-        return tuple(f"layer collapse: nothing lives in '{name}'" for name in dead)
 
     def begin(self) -> None:
         """Train to step k, or take up what was there."""

@@ -13,6 +13,7 @@ from torch.fx import Node
 from edgeprune.finetune import read_state
 from edgeprune.mask import Network, look
 from edgeprune.model import Model
+from edgeprune.tickets.streams import generator
 
 __all__ = ["fresh_state"]
 
@@ -38,7 +39,7 @@ def fresh_state(model: Model, seed: int) -> dict[str, Tensor]:
     scales = _norms(model)
     fresh: dict[str, Tensor] = {}
     for name, value in state.items():
-        drawn = torch.Generator().manual_seed(_stream(seed, name))
+        drawn = generator(seed, "fresh", name)
         if name in scales:
             fresh[name] = torch.full_like(value, scales[name])
         elif name in fans:
@@ -88,9 +89,3 @@ def _norms(model: Model) -> Mapping[str, float]:
 def _shape(node: Node) -> tuple[int, ...]:
     value = node.meta.get("val")
     return tuple(value.shape) if isinstance(value, Tensor) else ()
-
-
-def _stream(seed: int, name: str) -> int:
-    import hashlib
-
-    return int.from_bytes(hashlib.sha256(f"{seed}:{name}".encode()).digest()[:4])

@@ -6,7 +6,6 @@ The formulas are functions of tensors alone; ``Probe`` gets the gradients that s
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
@@ -22,13 +21,13 @@ from edgeprune.mask import Mask, Network
 from edgeprune.model import Model
 from edgeprune.tickets.ledger import Ledger
 from edgeprune.tickets.options import Criterion, TicketOptions
+from edgeprune.tickets.streams import generator
 from edgeprune.tickets.training import Training, need_data
 
 __all__ = [
     "Probe",
     "Scores",
     "fisher",
-    "generator",
     "magnitude",
     "mean_gradients",
     "movement",
@@ -52,7 +51,7 @@ def random(network: Network, seed: int) -> dict[str, Tensor]:
     stream of its own."""
     return {
         layer.name: torch.rand(
-            layer.shape, dtype=torch.float64, generator=generator(seed, layer.name)
+            layer.shape, dtype=torch.float64, generator=generator(seed, "random", layer.name)
         )
         for layer in network.layers
     }
@@ -196,14 +195,6 @@ def squared_gradients(
     empirical Fisher matrix. Arguments as ``mean_gradients``."""
     total, samples = _sums(module, loss, batches, ledger, mask, squared=True)
     return {name: value / samples for name, value in total.items()}
-
-
-def generator(seed: int, *names: object) -> torch.Generator:
-    """A stream of random numbers of its own for each seed and name."""
-    text = ":".join(map(str, (seed, *names)))
-    # Hashed, since torch's CPU generator keeps the low 32 bits of a seed only.
-    number = int.from_bytes(hashlib.sha256(text.encode()).digest()[:4])
-    return torch.Generator().manual_seed(number)
 
 
 def _sums(

@@ -13,7 +13,8 @@ from edgeprune.errors import InputError
 from edgeprune.mask import About, Layer, Mask, Network
 from edgeprune.tickets.allocate import Shares, share_out
 from edgeprune.tickets.options import AllocationRule, TicketOptions
-from edgeprune.tickets.scores import Scores, generator
+from edgeprune.tickets.scores import Scores
+from edgeprune.tickets.streams import generator
 
 __all__ = [
     "Field",
@@ -167,7 +168,7 @@ def best(scores: Tensor, count: int, allowed: Tensor, random: torch.Generator) -
 def emptied(mask: Mask) -> tuple[str, ...]:
     """A note on layers without any living weight, where there are such."""
     names = [name for name, kept in mask.keep.items() if not bool(kept.any())]
-    return (f"no weight lives in {', '.join(names)}",) if names else ()
+    return (f"layer collapse: no weight lives in {', '.join(names)}",) if names else ()
 
 
 def parse_pattern(pattern: str) -> tuple[int, int]:

@@ -28,7 +28,8 @@ from edgeprune.tickets.found import Found, Work
 from edgeprune.tickets.initial import fresh_state
 from edgeprune.tickets.ledger import Ledger
 from edgeprune.tickets.options import TicketOptions
-from edgeprune.tickets.scores import Scores, generator
+from edgeprune.tickets.scores import Scores
+from edgeprune.tickets.streams import generator
 
 __all__ = ["EPSILON", "ITERATIONS", "Kernel", "find", "gate_gradients", "squared_difference"]
 

@@ -20,8 +20,9 @@ from edgeprune.tickets.dynamic import Dynamic, exchange, find_rigl, find_set, fr
 from edgeprune.tickets.found import about
 from edgeprune.tickets.ledger import Ledger
 from edgeprune.tickets.options import DynamicOptions, TicketOptions
-from edgeprune.tickets.scores import generator, random
+from edgeprune.tickets.scores import random
 from edgeprune.tickets.select import Ranking, select
+from edgeprune.tickets.streams import generator
 from edgeprune.tickets.training import Training
 from tests.unit.finetune.toy import context
 from tests.unit.tickets.small import alive_only, digits, killed_after, network, outcome, run, same

@@ -290,7 +290,7 @@ def test_local_and_by_hand(tmp_path):
     assert found.ticket.mask.densities["conv2.weight"] == pytest.approx(0.9, abs=0.01)
     assert found.ticket.mask.densities["head.weight"] == 0
     assert found.ticket.mask.kept == round(0.5 * network.size)
-    assert "layer collapse: nothing lives in 'head.weight'" in found.notes
+    assert "layer collapse: no weight lives in head.weight" in found.notes
 
 
 def test_excluded_weights_stay_out(tmp_path):

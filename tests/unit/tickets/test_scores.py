@@ -18,7 +18,6 @@ from edgeprune.tickets.options import AtInitOptions, TicketOptions
 from edgeprune.tickets.scores import (
     Probe,
     fisher,
-    generator,
     magnitude,
     movement,
     random,
@@ -84,11 +83,6 @@ def test_random_scores_have_a_stream_of_their_own_a_layer(model: Model) -> None:
         assert layer.name == "conv1.weight" or torch.equal(fewer[layer.name], first[layer.name])
     values = torch.cat([s.flatten() for s in first.values()])
     assert len(values.unique()) == len(values)
-
-
-def test_generators_of_seeds_alike_in_their_low_bits_differ() -> None:
-    drawn = [torch.rand(1, generator=generator(seed, "a")).item() for seed in (0, 2**32, 1)]
-    assert len(set(drawn)) == 3
 
 
 def test_gradients_are_those_of_the_mean_loss_over_all_samples(

@@ -211,7 +211,7 @@ def test_an_emptied_layer_is_named() -> None:
     net = network((4, 4), (4, 4))
     scores = {"w0": torch.zeros(4, 4), "w1": torch.ones(4, 4)}
     mask = select(net, scores, 0.25, Ranking("global"), ABOUT)
-    assert emptied(mask) == ("no weight lives in w0",)
+    assert emptied(mask) == ("layer collapse: no weight lives in w0",)
     assert emptied(select(net, scores, 0.25, Ranking("uniform"), ABOUT)) == ()
 
 

@@ -14,7 +14,7 @@ from edgeprune.tickets.at_init.inputs import gaussian, tables
 from edgeprune.tickets.at_init.ntk_sap import EPSILON, Kernel
 from edgeprune.tickets.at_init.steps import begin
 from edgeprune.tickets.options import AtInitOptions, TicketOptions
-from edgeprune.tickets.scores import generator
+from edgeprune.tickets.streams import generator
 from tests.unit.finetune.toy import context
 from tests.unit.tickets.at_init.nets import altered, full, mlp, model_of, run
 
