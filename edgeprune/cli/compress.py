@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
 __all__ = ["add_to"]
 
-_RUN = "The run"
 
 _EXAMPLES = """Examples:
 
@@ -75,33 +74,27 @@ Out = Annotated[
         metavar="FOLDER",
         help="Results go to FOLDER/TARGET/.",
         show_default="out",
-        rich_help_panel=_RUN,
+        rich_help_panel=opt.RUN,
     ),
 ]
 Overwrite = Annotated[
-    bool, typer.Option("--overwrite", help="Replace an existing result.", rich_help_panel=_RUN)
-]
-Resume = Annotated[
-    bool,
-    typer.Option(
-        "--resume", help="Go on where an interrupted run was stopped.", rich_help_panel=_RUN
-    ),
+    bool, typer.Option("--overwrite", help="Replace an existing result.", rich_help_panel=opt.RUN)
 ]
 KeepWork = Annotated[
     bool,
     typer.Option(
         "--keep-work",
         help="Keep the work folder (FOLDER/.TARGET.work) with the model after each stage.",
-        rich_help_panel=_RUN,
+        rich_help_panel=opt.RUN,
     ),
 ]
 DryRun = Annotated[
     bool,
-    typer.Option("--dry-run", help="Print the plan; write nothing.", rich_help_panel=_RUN),
+    typer.Option("--dry-run", help="Print the plan; write nothing.", rich_help_panel=opt.RUN),
 ]
 NoProfile = Annotated[
     bool,
-    typer.Option("--no-profile", help="Measure no latency and no memory.", rich_help_panel=_RUN),
+    typer.Option("--no-profile", help="Measure no latency and no memory.", rich_help_panel=opt.RUN),
 ]
 
 
@@ -144,7 +137,7 @@ def compress(
     allow_unmeasured: AllowUnmeasured = False,
     out: Out = None,
     overwrite: Overwrite = False,
-    resume: Resume = False,
+    resume: opt.ResumeOption = False,
     keep_work: KeepWork = False,
     dry_run: DryRun = False,
     no_profile: NoProfile = False,

@@ -54,7 +54,7 @@ _EXAMPLES = """Examples:
 
   edgeprune deploy --rollback --to ssh://pi@board:/opt/models/classifier
 
-In boards.toml each board is a table: [kitchen] with to = "ssh://pi@kitchen:/opt/models/classifier".
+In boards.toml each board is a table: \\[kitchen] with to = "ssh://pi@kitchen:/opt/models/classifier".
 
 Programs on the board read FOLDER/current/model.onnx; `current` always leads to a whole version.
 The board needs sh, cat, ln, ls, mkdir, mv (with -T), rm, sha256sum, sync and wc, and for the

@@ -13,6 +13,7 @@ from edgeprune.units import parse_bytes, parse_seconds
 __all__ = [
     "BUDGETS",
     "MOST_THREADS",
+    "RUN",
     "AllowDepthOption",
     "ArchOption",
     "AttentionOption",
@@ -41,6 +42,7 @@ __all__ = [
     "PatienceOption",
     "RatioOption",
     "RecipeOption",
+    "ResumeOption",
     "ScopeOption",
     "SeedOption",
     "ShapeOption",
@@ -48,7 +50,12 @@ __all__ = [
     "ThreadsOption",
     "TicketOption",
     "TrustOption",
+    "batch_size_option",
+    "epochs_option",
+    "exclude_option",
     "file_option",
+    "lr_option",
+    "optimizer_option",
 ]
 
 T = TypeVar("T")
@@ -57,7 +64,38 @@ MOST_THREADS = 1024
 """Far above any edge device; OpenMP dies of a million."""
 
 _MODEL, _PRUNING, _TUNING, _ARTIFACTS = "The model", "Pruning", "Fine-tuning", "Artifacts"
+RUN = "The run"
 BUDGETS = "Budgets, over those that are set already"
+
+
+def epochs_option(help: str, default: str, panel: str) -> Any:
+    """``--epochs`` of a command that trains."""
+    return typer.Option("--epochs", min=0, help=help, show_default=default, rich_help_panel=panel)
+
+
+def lr_option(default: str, panel: str) -> Any:
+    """``--lr``, of which each kind of training has another default."""
+    told = "Largest learning rate."
+    return typer.Option("--lr", help=told, show_default=default, rich_help_panel=panel)
+
+
+def optimizer_option(panel: str) -> Any:
+    """``--optimizer``."""
+    told = "What changes the weights."
+    return typer.Option("--optimizer", help=told, show_default="sgd", rich_help_panel=panel)
+
+
+def batch_size_option(panel: str) -> Any:
+    """``--batch-size``."""
+    told = "Samples a step."
+    return typer.Option("--batch-size", min=1, help=told, show_default="128", rich_help_panel=panel)
+
+
+def exclude_option(what: str, panel: str) -> Any:
+    """``--exclude``."""
+    told = f"{what} ('head.*'); may be repeated."
+    return typer.Option("--exclude", metavar="PATTERN", help=told, rich_help_panel=panel)
+
 
 ModelArgument = Annotated[
     Path,
@@ -140,7 +178,7 @@ TicketOption = Annotated[
         metavar="FILE",
         help="In place of pruning by a ratio: a ticket (`edgeprune ticket find`). Its zeros are "
         "put into the model, which is best the one trained with it, and stay zero; its channels, "
-        "where it is by channels, are removed. Its own weights: [ticket] weights in a recipe.",
+        "where it is by channels, are removed. Its own weights: \\[ticket] weights in a recipe.",
         rich_help_panel=_PRUNING,
     ),
 ]
@@ -184,13 +222,7 @@ MultipleOption = Annotated[
     ),
 ]
 ExcludeOption = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--exclude",
-        metavar="PATTERN",
-        help="Parameters whose channels all stay ('head.*'); may be repeated.",
-        rich_help_panel=_PRUNING,
-    ),
+    list[str] | None, exclude_option("Parameters whose channels all stay", _PRUNING)
 ]
 AttentionOption = Annotated[
     Literal["heads", "head_dim"] | None,
@@ -219,35 +251,10 @@ AllowDepthOption = Annotated[
         rich_help_panel=_PRUNING,
     ),
 ]
-EpochsOption = Annotated[
-    int | None,
-    typer.Option(
-        "--epochs",
-        min=0,
-        help="Epochs of fine-tuning; 0: none.",
-        show_default="3",
-        rich_help_panel=_TUNING,
-    ),
-]
-LrOption = Annotated[
-    float | None,
-    typer.Option(
-        "--lr",
-        help="Largest learning rate.",
-        show_default="0.02 for sgd, 0.0005 for adamw",
-        rich_help_panel=_TUNING,
-    ),
-]
-OptimizerOption = Annotated[
-    Literal["sgd", "adamw"] | None,
-    typer.Option("--optimizer", help="[default: sgd]", rich_help_panel=_TUNING),
-]
-BatchSizeOption = Annotated[
-    int | None,
-    typer.Option(
-        "--batch-size", min=1, help="Samples a step.", show_default="128", rich_help_panel=_TUNING
-    ),
-]
+EpochsOption = Annotated[int | None, epochs_option("Epochs of fine-tuning; 0: none.", "3", _TUNING)]
+LrOption = Annotated[float | None, lr_option("0.02 for sgd, 0.0005 for adamw", _TUNING)]
+OptimizerOption = Annotated[Literal["sgd", "adamw"] | None, optimizer_option(_TUNING)]
+BatchSizeOption = Annotated[int | None, batch_size_option(_TUNING)]
 DistillOption = Annotated[
     float | None,
     typer.Option(
@@ -336,6 +343,12 @@ OutputOption = Annotated[
     Path, typer.Option("--output", "-o", show_default=False, help="What to write.")
 ]
 OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")]
+ResumeOption = Annotated[
+    bool,
+    typer.Option(
+        "--resume", help="Go on where an interrupted run was stopped.", rich_help_panel=RUN
+    ),
+]
 SeedOption = Annotated[
     int | None,
     typer.Option(

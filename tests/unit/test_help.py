@@ -1,11 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the command line says of itself."""
 
+import re
+from collections.abc import Iterator
 from itertools import pairwise
+from typing import Any
 
 import pytest
+from typer.main import get_command
 
-from edgeprune.cli.main import main
+from edgeprune.cli.main import application, main
 
 NARROW = 80
 
@@ -34,6 +38,21 @@ def test_a_paragraph_of_a_help_is_folded_by_the_terminal_alone(
 def test_where_a_project_file_may_be_is_told(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["check", "--help"]) == 0
     assert "[tool.edgeprune]" in capsys.readouterr().out
+
+
+def commands(group: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+    """All there are, those of groups too."""
+    yield name, group
+    for inner, command in getattr(group, "commands", {}).items():
+        yield from commands(command, f"{name} {inner}".strip())
+
+
+def test_no_help_loses_what_stands_in_brackets() -> None:
+    for name, command in commands(get_command(application())):
+        told = [command.help, command.epilog, *(param.help for param in command.params)]
+        for text in filter(None, told):
+            # Rich takes a word in brackets for a style and leaves it out, but for a backslash.
+            assert not re.search(r"(?<!\\)\[[a-z]", text), (name, text)
 
 
 @pytest.mark.parametrize(

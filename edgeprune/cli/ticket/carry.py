@@ -42,17 +42,12 @@ _STRETCH = """Examples:
 
 Output = Annotated[
     Path | None,
-    typer.Option(
-        "--output", "-o", metavar="FILE", help="Write the ticket for MODEL.", show_default="not"
-    ),
+    typer.Option("--output", "-o", metavar="FILE", help="Write the ticket for MODEL."),
 ]
 Masked = Annotated[
     Path | None,
     typer.Option(
-        "--masked",
-        metavar="FILE.pt2",
-        help="Write MODEL with zeros where the mask is.",
-        show_default="not",
+        "--masked", metavar="FILE.pt2", help="Write MODEL with zeros where no weight lives."
     ),
 ]
 By = Annotated[

@@ -37,7 +37,7 @@ _EXAMPLES = """Examples:
 Tickets = Annotated[
     list[Path] | None,
     typer.Argument(
-        metavar="[TICKET ...]", show_default=False, help="Tickets to set beside the dense network."
+        metavar="TICKET", show_default=False, help="Tickets to set beside the dense network."
     ),
 ]
 Samples = Annotated[int, typer.Option("--samples", min=2, help="Training samples to look at.")]

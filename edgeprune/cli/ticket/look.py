@@ -44,7 +44,7 @@ ModelOption = Annotated[
 ]
 Tickets = Annotated[
     list[Path],
-    typer.Argument(metavar="TICKET TICKET ...", show_default=False, help="Two or more tickets."),
+    typer.Argument(metavar="TICKET", show_default=False, help="Two or more tickets."),
 ]
 
 

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from edgeprune.cli import options as opt
 from edgeprune.errors import ConfigError
 from edgeprune.tickets.catalogue import TRAIN_KEYS, check_keys, given_keys
 from edgeprune.tickets.options import AllocationRule, Criterion, Method, TicketOptions
@@ -27,19 +28,19 @@ __all__ = [
     "LrOption",
     "MethodOption",
     "OptimizerOption",
-    "OverwriteOption",
     "PatternOption",
     "RateOption",
     "RecipeOption",
-    "ResumeOption",
     "RewindOption",
     "SamplesOption",
     "TicketArgument",
+    "TrainRecipeOption",
     "TrainedOption",
     "options",
+    "training",
 ]
 
-_TICKET, _TRAINING, _METHOD, _RUN = "The ticket", "Training", "Of single methods", "The run"
+_TICKET, _TRAINING, _METHOD = "The ticket", "Training", "Of single methods"
 
 FLAGS = {
     "method": "--method",
@@ -90,8 +91,8 @@ AllocOption = Annotated[
     AllocationRule | None,
     typer.Option(
         "--alloc",
-        help="How the density is shared among the layers; by-hand: as [densities] of the recipe "
-        "says.",
+        help="How the density is shared among the layers; by-hand: as the table densities of "
+        "--recipe says.",
         show_default="erk for random, set and rigl; global else",
         rich_help_panel=_TICKET,
     ),
@@ -114,56 +115,22 @@ PatternOption = Annotated[
         rich_help_panel=_TICKET,
     ),
 ]
-ExcludeOption = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--exclude",
-        metavar="PATTERN",
-        help="Weights that stay dense ('head.*'); may be repeated.",
-        rich_help_panel=_TICKET,
-    ),
-]
+ExcludeOption = Annotated[list[str] | None, opt.exclude_option("Weights that stay dense", _TICKET)]
 FreshOption = Annotated[
     bool,
     typer.Option(
         "--fresh",
-        help="Start from newly drawn weights, not from those of the model.",
+        help="Start from newly drawn weights, not from those of the model: for a MODEL that is "
+        "trained already.",
         rich_help_panel=_TICKET,
     ),
 ]
 EpochsOption = Annotated[
-    int | None,
-    typer.Option(
-        "--epochs",
-        min=0,
-        help="Epochs of one whole training.",
-        show_default="20",
-        rich_help_panel=_TRAINING,
-    ),
+    int | None, opt.epochs_option("Epochs of one whole training.", "20", _TRAINING)
 ]
-LrOption = Annotated[
-    float | None,
-    typer.Option(
-        "--lr",
-        help="Largest learning rate.",
-        show_default="0.1 for sgd, 0.001 for adamw",
-        rich_help_panel=_TRAINING,
-    ),
-]
-OptimizerOption = Annotated[
-    Literal["sgd", "adamw"] | None,
-    typer.Option("--optimizer", help="[default: sgd]", rich_help_panel=_TRAINING),
-]
-BatchSizeOption = Annotated[
-    int | None,
-    typer.Option(
-        "--batch-size",
-        min=1,
-        help="Samples a step.",
-        show_default="128",
-        rich_help_panel=_TRAINING,
-    ),
-]
+LrOption = Annotated[float | None, opt.lr_option("0.1 for sgd, 0.001 for adamw", _TRAINING)]
+OptimizerOption = Annotated[Literal["sgd", "adamw"] | None, opt.optimizer_option(_TRAINING)]
+BatchSizeOption = Annotated[int | None, opt.batch_size_option(_TRAINING)]
 RewindOption = Annotated[
     float | None,
     typer.Option(
@@ -209,9 +176,19 @@ RecipeOption = Annotated[
     typer.Option(
         "--recipe",
         metavar="FILE",
-        help="All options as TOML, with tables train, imp, gradual, at_init, early_bird, dynamic "
-        "and densities; the options here override it.",
-        rich_help_panel=_RUN,
+        help="All options as TOML (`ticket find --dry-run --json` lists those that a method uses, "
+        "by key: train.epochs is epochs in a table train); the options here override it.",
+        rich_help_panel=opt.RUN,
+    ),
+]
+TrainRecipeOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--recipe",
+        metavar="FILE",
+        help="A TOML file with the table train of a recipe for `ticket find`; the options here "
+        "override it.",
+        rich_help_panel=opt.RUN,
     ),
 ]
 TrainedOption = Annotated[
@@ -221,24 +198,15 @@ TrainedOption = Annotated[
         metavar="FILE.pt2",
         help="Where the trained network goes, if the method ends with one.",
         show_default="kept for early-bird only, beside the ticket",
-        rich_help_panel=_RUN,
+        rich_help_panel=opt.RUN,
     ),
-]
-ResumeOption = Annotated[
-    bool,
-    typer.Option(
-        "--resume", help="Go on where an interrupted run was stopped.", rich_help_panel=_RUN
-    ),
-]
-OverwriteOption = Annotated[
-    bool, typer.Option("--overwrite", help="Replace what is there.", rich_help_panel=_RUN)
 ]
 DryRunOption = Annotated[
     bool,
     typer.Option(
         "--dry-run",
         help="Print the plan and what it costs; write nothing.",
-        rich_help_panel=_RUN,
+        rich_help_panel=opt.RUN,
     ),
 ]
 
