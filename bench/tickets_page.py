@@ -1,0 +1,119 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The page of the tickets bench, of the rows that are there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from statistics import mean
+from typing import Any
+
+from tickets_runs import Case, Plan
+
+from edgeprune.profiler.machine import describe, versions
+
+__all__ = ["page"]
+
+Row = Mapping[str, Any]
+_SHOWN = ("edgeprune", "torch", "numpy", "python")
+
+
+def page(plan: Plan, rows: Sequence[Row]) -> str:
+    """Markdown: a table a network and density, then the comparisons of their own."""
+    wanted = set(plan.cases)
+    rows = [row for row in rows if Case(**row["case"]) in wanted]
+    lines = [f"# Sparse training on {plan.title}", "", *_head(plan, rows), ""]
+    for net in dict.fromkeys(case.net for case in plan.cases):
+        for density in dict.fromkeys(case.density for case in plan.cases if case.net == net):
+            lines += _section(plan, rows, net, density)
+    return "\n".join([*lines, *_foot(), ""])
+
+
+def _head(plan: Plan, rows: Sequence[Row]) -> Iterator[str]:
+    left = len(plan.cases) - len(rows)
+    yield (
+        f"Every run trains for {plan.epochs} epochs (early-bird and late-bird for "
+        f"{plan.bird_epochs}) from newly drawn weights, the same for all kinds by seed, with SGD "
+        "at 0.1, a cosine and batches of 128. IMP halves the living weights at each level and "
+        "rewinds to a tenth of the steps; late-bird is early-bird's pruning after a whole "
+        "training, and another whole training after it. Accuracy is of the evaluation data, seen "
+        "once, at the end: mean and range over seeds. Costs are multiples of one dense training, "
+        "finding included: `done` is what this machine did, `sparse` leaves out what a zero makes "
+        "needless. Effective density counts only living weights that lie on a living path from an "
+        "input to an output."
+    )
+    if left:
+        yield ""
+        yield f"**{left} of {len(plan.cases)} runs are not done yet**; cells say how many seeds."
+
+
+def _section(plan: Plan, rows: Sequence[Row], net: str, density: float) -> Iterator[str]:
+    kinds = dict.fromkeys(c.kind for c in plan.cases if (c.net, c.density) == (net, density))
+    cells = {kind: _cell(rows, net, kind, density) for kind in kinds}
+    if not any(cells.values()):
+        return
+    yield f"## {net}, density {density:g}"
+    yield ""
+    yield (
+        "| method | seeds | accuracy % | done | sparse | layer densities | effective density "
+        "| dead layers |"
+    )
+    yield "|---|---|---|---|---|---|---|---|"
+    for kind, found in cells.items():
+        if found:
+            yield _line(kind, found)
+    yield ""
+    yield from _birds(cells.get("early-bird", []))
+
+
+def _cell(rows: Iterable[Row], net: str, kind: str, density: float) -> list[Row]:
+    wanted = (net, kind, density)
+    return [
+        r for r in rows if (r["case"]["net"], r["case"]["kind"], r["case"]["density"]) == wanted
+    ]
+
+
+def _line(kind: str, rows: Sequence[Row]) -> str:
+    accuracy = [row["accuracy"] for row in rows]
+    layers = [row["layers"] for row in rows if row["layers"]]
+    dead = [len(row["collapsed"]) for row in rows]
+    shown = "-"
+    if layers:
+        shown = f"{min(low for low, _ in layers):.3f} to {max(high for _, high in layers):.3f}"
+    return (
+        f"| {kind} | {len(rows)} | {_spread(accuracy)} | {_mean(rows, 'dense')}x "
+        f"| {_mean(rows, 'sparse')}x | {shown} | {_effective(rows)} "
+        f"| {' '.join(map(str, dead)) if any(dead) else 0} |"
+    )
+
+
+def _effective(rows: Sequence[Row]) -> str:
+    """The share of weights that live on a path from input to output."""
+    known = [row["effective"] for row in rows if row["effective"] is not None]
+    return f"{mean(known):.3f}" if known else "-"
+
+
+def _spread(values: Sequence[float]) -> str:
+    text = f"{mean(values):.2f}"
+    return text if len(values) == 1 else f"{text} ({min(values):.2f} to {max(values):.2f})"
+
+
+def _mean(rows: Sequence[Row], key: str) -> str:
+    return f"{mean(row[key] for row in rows):.2f}"
+
+
+def _birds(rows: Sequence[Row]) -> Iterator[str]:
+    """When the early birds were found."""
+    for row in rows:
+        details = row["details"]
+        share = details.get("share")
+        if share is not None:
+            yield f"- seed {row['case']['seed']}: found after {100 * share:.0f} % of the training"
+    if rows:
+        yield ""
+
+
+def _foot() -> Iterator[str]:
+    known = versions()
+    named = ", ".join(f"{name} {known[name]}" for name in _SHOWN if name in known)
+    yield f"{datetime.now(UTC):%Y-%m-%d}; {describe()}; {named}; one thread a run."

@@ -1,0 +1,278 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The runs of the tickets bench: what there is to run, and one of them from start to accuracy."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from edgeprune.context import Context
+from edgeprune.data import Data, open_data
+from edgeprune.finetune import with_state
+from edgeprune.mask import Mask, Ticket, look, read_ticket, write_ticket
+from edgeprune.model import Event, Model, capture
+from edgeprune.recipe import FinetuneOptions
+from edgeprune.target import find_target
+from edgeprune.tickets import controls
+from edgeprune.tickets.at_init.collapse import collapsed, effective_density
+from edgeprune.tickets.elastic import stretch
+from edgeprune.tickets.found import Work
+from edgeprune.tickets.ledger import Ledger
+from edgeprune.tickets.methods import FIND
+from edgeprune.tickets.options import EarlyBirdOptions, ImpOptions, TicketOptions
+from edgeprune.tickets.training import Training
+from tests.networks import DigitsCnn, ResNet
+
+__all__ = ["METHODS", "Case", "Plan", "measure", "night", "quick", "waves"]
+
+METHODS = (
+    "imp", "one-shot", "gradual", "snip", "grasp", "synflow", "ntk-sap", "random", "set", "rigl",
+)  # fmt: skip
+CONTROLS = ("imp-reinit", "imp-shuffled")
+SEEDS = (0, 1, 2)
+SPEC = Path(__file__).with_name("cifar10_10k.toml")
+Kind = str
+Net = Literal["digits", "resnet20", "resnet20x2", "resnet32"]
+
+
+@dataclass(frozen=True)
+class Case:
+    """One run. ``kind`` is a method, a control of one, or a comparison of its own."""
+
+    net: Net
+    kind: Kind
+    density: float
+    seed: int
+
+    @property
+    def text(self) -> str:
+        """In a line."""
+        return f"{self.net} {self.kind} at {self.density:g}, seed {self.seed}"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All runs and what they share."""
+
+    title: str
+    data: str
+    epochs: int
+    bird_epochs: int
+    """Of the early birds: five masks in a queue are a quarter of twenty epochs already."""
+    cases: tuple[Case, ...]
+
+
+def quick() -> Plan:
+    """Digits, in minutes."""
+    cases = [case for seed in SEEDS for case in _cell("digits", seed)]
+    cases += [Case("digits", kind, 0.5, seed) for seed in SEEDS for kind in _BIRDS]
+    return Plan("scikit-learn's digits", "digits", 20, 40, tuple(cases))
+
+
+def night(data: Path | None) -> Plan:
+    """CIFAR-10, in a night."""
+    cases: list[Case] = []
+    for seed in SEEDS:
+        cases += _cell("resnet20", seed)
+        cases += [Case("resnet20", kind, 0.5, seed) for kind in _BIRDS]
+        cases += [Case("resnet32", kind, 0.2, seed) for kind in _ELASTIC]
+    cases += [case for seed in SEEDS for case in _cell("resnet20x2", seed)]
+    return Plan("CIFAR-10", f"{SPEC}={data}", 6, 28, tuple(cases))
+
+
+_BIRDS = ("early-bird", "late-bird")
+_ELASTIC = ("elastic", "elastic-random")
+
+
+def _cell(net: Net, seed: int) -> list[Case]:
+    kinds = (*METHODS, *CONTROLS)
+    sparse = [Case(net, kind, density, seed) for density in (0.2, 0.05) for kind in kinds]
+    return [Case(net, "dense", 1.0, seed), *sparse]
+
+
+def waves(cases: Sequence[Case]) -> Iterator[list[Case]]:
+    """Those that need nothing first, then those that need another's ticket; seed by seed."""
+    for seed in SEEDS:
+        mine = [case for case in cases if case.seed == seed]
+        yield [case for case in mine if case.kind not in (*CONTROLS, *_ELASTIC)]
+        yield [case for case in mine if case.kind in (*CONTROLS, *_ELASTIC)]
+
+
+def measure(plan: Plan, case: Case, work: Path) -> dict[str, Any]:
+    """Find the ticket, train it where its method doesn't, and look at the evaluation data once."""
+    start = time.perf_counter()
+    data = _data(plan.data)
+    model = _network(case, data)
+    folder = work / case.text.replace(" ", "_")
+    folder.mkdir(parents=True, exist_ok=True)
+    context = Context(find_target("host"), folder, data, seed=case.seed)
+    given = _Given(plan, case, model, context, work)
+    result = _RUNS.get(case.kind, _by_method)(given)
+    mask = result.mask
+    kept = [] if mask is None else list(mask.densities.values())
+    dense, sparse = result.ledger.relative(given.epochs * data.sizes["train"])
+    return {
+        "accuracy": _accuracy(result.model, data),
+        "dense": dense,
+        "sparse": sparse,
+        "density": None if mask is None else mask.density,
+        "layers": [min(kept), max(kept)] if kept else None,
+        "collapsed": [] if mask is None else list(collapsed(mask)),
+        "effective": None if mask is None else effective_density(model, mask),
+        "peak_bytes": result.ledger.peak_bytes,
+        "seconds": time.perf_counter() - start,
+        **result.facts,
+    }
+
+
+_BATCH = 128
+
+
+@dataclass(frozen=True)
+class _Given:
+    plan: Plan
+    case: Case
+    model: Model
+    context: Context
+    work: Path
+
+    @property
+    def epochs(self) -> int:
+        """Of one training."""
+        return self.plan.bird_epochs if self.case.kind in _BIRDS else self.plan.epochs
+
+    def options(self, **changes: Any) -> TicketOptions:
+        train = FinetuneOptions(epochs=self.epochs, batch_size=_BATCH, distill=0.0)
+        imp = ImpOptions(rate=0.5, rewind=0.1)
+        birds = EarlyBirdOptions()
+        return TicketOptions(
+            density=self.case.density, train=train, imp=imp, early_bird=birds, **changes
+        )
+
+
+@dataclass(frozen=True)
+class _Result:
+    model: Model
+    ledger: Ledger
+    mask: Mask | None
+    facts: dict[str, Any]
+
+
+def _by_method(given: _Given) -> _Result:
+    options = given.options(method=given.case.kind)
+    work = Work(given.context.folder, given.case.text)
+    found = FIND[options.method](given.model, options, given.context, work)
+    write_ticket(given.context.folder / "ticket.safetensors", found.ticket)
+    trained = found.trained
+    if trained is None:
+        trained = _train(given, found.ticket, found.ledger)
+    facts = {"notes": list(found.notes)}
+    if options.method == "early-bird":
+        facts["details"] = dict(found.details)
+    return _Result(trained, found.ledger, found.ticket.mask, facts)
+
+
+def _dense(given: _Given) -> _Result:
+    ledger = Ledger(look(given.model))
+    training = Training(given.model, given.options().train, given.context, ledger)
+    training.run()
+    return _Result(training.trained(Event("dense")), ledger, None, {})
+
+
+def _control(given: _Given) -> _Result:
+    """The mask of IMP with other weights, or its densities with other places."""
+    ticket = _ticket_of(given, replace(given.case, kind="imp"))
+    seed = given.case.seed + 1000
+    if given.case.kind == "imp-reinit":
+        ticket = controls.reinitialised(ticket, given.model, seed)
+    else:
+        ticket = controls.random_mask(ticket, given.model, seed)
+    ledger = Ledger(look(given.model))
+    return _Result(_train(given, ticket, ledger), ledger, ticket.mask, {})
+
+
+def _elastic(given: _Given) -> _Result:
+    """ResNet-20's ticket on ResNet-32, or random places of the same densities there."""
+    source = replace(given.case, net="resnet20", kind="imp")
+    small = _network(source, _data(given.plan.data))
+    ticket = stretch(_ticket_of(given, source), small, given.model).ticket
+    ticket = Ticket(ticket.mask)  # both masks on the same new weights
+    if given.case.kind == "elastic-random":
+        ticket = controls.random_mask(ticket, given.model, given.case.seed + 1000)
+    ledger = Ledger(look(given.model))
+    return _Result(_train(given, ticket, ledger), ledger, ticket.mask, {})
+
+
+def _late_bird(given: _Given) -> _Result:
+    """The early bird's pruning after a whole training, and another whole training after it."""
+    whole = given.options(method="early-bird")
+    never = EarlyBirdOptions(threshold=1e-9)  # never found: pruned at the end
+    options = whole.model_copy(update={"early_bird": never})
+    work = Work(given.context.folder, given.case.text)
+    found = FIND["early-bird"](given.model, options, given.context, work)
+    assert found.trained is not None
+    after = Ledger(look(found.trained))
+    training = Training(found.trained, whole.train, given.context, after)
+    training.run()
+    ledger = found.ledger
+    ledger.dense, ledger.sparse = ledger.dense + after.dense, ledger.sparse + after.sparse
+    return _Result(training.trained(Event("late-bird")), ledger, found.ticket.mask, {})
+
+
+_RUNS = {
+    "dense": _dense,
+    "late-bird": _late_bird,
+    **dict.fromkeys(CONTROLS, _control),
+    **dict.fromkeys(_ELASTIC, _elastic),
+}
+
+
+def _ticket_of(given: _Given, case: Case) -> Ticket:
+    path = given.work / case.text.replace(" ", "_") / "ticket.safetensors"
+    if path.exists():
+        return read_ticket(path)
+    measure(given.plan, case, given.work)  # its row is there, but not its ticket any more
+    return read_ticket(path)
+
+
+def _train(given: _Given, ticket: Ticket, ledger: Ledger) -> Model:
+    model = given.model
+    if ticket.start is not None:
+        model = with_state(model, ticket.start, Event("start"))
+    options = given.options().train
+    training = Training(model, options, given.context, ledger, mask=ticket.mask)
+    training.run()
+    return training.trained(Event("train"))
+
+
+def _accuracy(model: Model, data: Data) -> float:
+    module, right, seen = model.module(), 0, 0
+    with torch.no_grad():
+        for batch in data.evaluation(250):
+            assert batch.labels is not None
+            right += int((module(*batch.inputs).argmax(1) == batch.labels).sum())
+            seen += len(batch)
+    return 100 * right / seen
+
+
+@lru_cache(maxsize=1)
+def _data(name: str) -> Data:
+    return open_data(name, seed=0)
+
+
+def _network(case: Case, data: Data) -> Model:
+    torch.manual_seed(case.seed)
+    nets = {
+        "digits": lambda: DigitsCnn(32),
+        "resnet20": lambda: ResNet(3),
+        "resnet20x2": lambda: ResNet(3, width=32),
+        "resnet32": lambda: ResNet(5),
+    }
+    model, _ = capture(nets[case.net](), data.example(), event=Event("bench", {}, {}))
+    return model
