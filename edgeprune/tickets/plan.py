@@ -155,8 +155,11 @@ def _once(budget: _Budget) -> tuple[Phase, ...]:
         first, last = round(table.begin * budget.steps), round(table.end * budget.steps)
         text = f"train; {table.schedule} pruning from step {first} to {last}"
     else:
+        every = budget.options.dynamic.every
         end = round(budget.options.dynamic.end * budget.steps)
-        text = f"train; the mask changes each {budget.options.dynamic.every} steps to step {end}"
+        text = f"train; the mask changes each {every} steps to step {end}"
+        if budget.steps and every >= end:
+            text += ": never; set a smaller dynamic.every in --recipe"
     return (Phase(text, budget.steps, 1.0),)
 
 

@@ -108,6 +108,7 @@ def train(task: TrainTask, progress: Progress) -> TicketReport:
     ticket = read_ticket(task.ticket)
     begun = begin(task, None, progress)
     ticket.mask.check(begun.given)
+    start = _begins(ticket, task.control)
     if task.control is not None:
         ticket = CONTROLS[task.control](ticket, begun.given, task.seed)
     begun = replace(begun, model=started(begun.given, ticket, task.ticket))
@@ -122,7 +123,8 @@ def train(task: TrainTask, progress: Progress) -> TicketReport:
         return done
     with kept(task.output, about, resume=task.resume) as folder:
         if not (folder / READY).exists():
-            _train(task, ticket, replace(begun, context=replace(begun.context, folder=folder)), key)
+            inside = replace(begun, context=replace(begun.context, folder=folder))
+            _train(task, ticket, inside, key, start)
         return publish(folder, places)
 
 
@@ -184,7 +186,15 @@ def _find_report(
     )
 
 
-def _train(task: TrainTask, ticket: Ticket, begun: Begun, key: str) -> None:
+def _begins(ticket: Ticket, control: str | None) -> str:
+    """What the training of a ticket, or of its control, starts from, in words."""
+    own = "the ticket's own weights" if ticket.start else "the weights of the model"
+    if control == "reinitialised":
+        return "newly drawn weights"
+    return f"{own}, shuffled within each layer" if control == "shuffled" else own
+
+
+def _train(task: TrainTask, ticket: Ticket, begun: Begun, key: str, start: str) -> None:
     context, folder, options = begun.context, begun.context.folder, task.options
     context.progress.say("> train")
     network = look(begun.given)
@@ -199,7 +209,6 @@ def _train(task: TrainTask, ticket: Ticket, begun: Begun, key: str) -> None:
     samples = samples_of(options, begun.model, training.data, context)
     figures = mask_figures(ticket.mask) | scores(trained, begun, options)
     budget = one_training(options)
-    own = "the ticket's own weights" if ticket.start else "the weights of the model"
     control = () if task.control is None else (f"not the ticket, but its control {task.control}",)
     places = {"trained": task.output, "report": task.output.with_suffix(".json")}
     report = TicketReport(
@@ -208,8 +217,8 @@ def _train(task: TrainTask, ticket: Ticket, begun: Begun, key: str) -> None:
         options={f"train.{k}": v for k, v in options.model_dump(mode="json").items()},
         figures=figures | cost_figures(ledger, samples, budget),
         layers=layer_reports(network, ticket.mask),
-        details={"epochs": training.history, "start": own, "control": task.control},
-        notes=(*begun.notes, *training.plan.notes, f"started from {own}", *control),
+        details={"epochs": training.history, "start": start, "control": task.control},
+        notes=(*begun.notes, *training.plan.notes, f"started from {start}", *control),
         **common(task, begun, key, places),
     )
     ready(folder, report)

@@ -141,6 +141,9 @@ def test_a_control_is_trained_in_place_of_a_ticket(
         assert int((~zeros).sum()) == int(kept.sum())
     assert any(bool((state[name] != 0).ne(kept).any()) for name, kept in mask.keep.items())
     assert "random-mask" in " ".join(report["notes"])
+    assert report["details"]["start"] == "the weights of the model"
+    again = (*given[:-1], "reinitialised", "-o", tmp_path / "r.pt2")
+    assert data_of(capsys, *again)["details"]["start"] == "newly drawn weights"
 
 
 def test_show_tells_where_a_ticket_comes_from(
@@ -252,6 +255,7 @@ def test_a_dry_run_plans_and_writes_nothing(
     text = call(capsys, *given, "-m", "gradual")
     assert "cubic pruning" in text
     assert "masks differ by less" in call(capsys, *given, "-m", "early-bird")
+    assert "never; set a smaller" in call(capsys, *given, "-m", "rigl", *BRIEF)
     assert tree(tmp_path) == []
 
 

@@ -191,12 +191,18 @@ def stretch(
             }
         )
         return
-    rows = [(plain(one.block), plain(one.source), str(len(one.layers))) for one in found.origins]
+    rows = [
+        (plain(one.block), plain(one.source), str(len(one.layers)))
+        for one in found.origins
+        if one.layers
+    ]
     show.table(("block", "from", "weights"), rows, left=2)
     typer.echo()
     show.lines(f"stage: {old} blocks, now {new}" for old, new in found.depths)
     show.lines(plain(f"{name}: dense, {why}") for name, why in found.left)
     show.lines((f"density {shown.percent(found.ticket.mask.density)}",))
+    if found.ticket.start is not None:
+        show.lines(("the weights that the ticket starts from are carried along",))
     show.lines(map(plain, found.notes))
     _print_written(output, masked)
 

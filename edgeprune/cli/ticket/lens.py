@@ -15,7 +15,7 @@ from edgeprune.cli import options as opt
 from edgeprune.cli.console import progress
 from edgeprune.cli.ticket import shown
 from edgeprune.errors import DataError, InputError
-from edgeprune.report.text import plain
+from edgeprune.report.text import ABSENT, plain
 from edgeprune.writing import check_place, save
 
 if TYPE_CHECKING:
@@ -178,11 +178,14 @@ def _print(rows: Sequence[Row]) -> None:
         table,
     )
     lens = rows[0].lens
-    typer.echo(
-        f"{lens.samples} training samples, {lens.parameters:,} parameters, "
-        f"outputs: {lens.outputs}; {lens.how}"
+    show.lines(
+        (
+            f"{lens.samples} training samples, {lens.parameters:,} parameters; {lens.how}",
+            f"outputs: {'a row an output' if lens.outputs == 'all' else 'summed, a row a sample'}",
+            "largest: eigenvalue; cond.: it by the smallest; rank: effective, of the spectrum",
+            "labels: alignment with them, 1 at best",
+            "off dense: distance from the dense kernel, relative to it",
+        )
     )
-    typer.echo(
-        "cond.: largest by smallest eigenvalue; rank: effective, of the spectrum; labels: "
-        "alignment with them, 1 at best; off dense: distance from the dense kernel, relative to it"
-    )
+    if any(row.lens.condition is None for row in rows):
+        show.lines((f"{ABSENT} in cond.: the smallest eigenvalue is zero, or not in an estimate",))

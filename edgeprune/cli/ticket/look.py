@@ -6,12 +6,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
+from textwrap import fill
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from edgeprune.cli import asked, show
 from edgeprune.cli import options as opt
+from edgeprune.cli.console import page
 from edgeprune.cli.ticket import options as own
 from edgeprune.cli.ticket import shown
 from edgeprune.errors import InputError
@@ -77,7 +79,8 @@ def show_(
         show.as_json({**_header(found), "layers": _layers(found.mask), **held})
         return
     for name, value in _lines(found):
-        typer.echo(f"{name:<10} {value}")
+        deep, width = " " * 11, page().width
+        typer.echo(fill(value, width, initial_indent=f"{name:<10} ", subsequent_indent=deep))
     typer.echo()
     rows = [
         (plain(one["name"]), shown.shape(one["shape"]), shown.percent(one["density"]), _of(one))
@@ -129,9 +132,12 @@ def compare(
         for one, other in [pair["tickets"]]
     ]
     show.table(("pair", "differ", "overlap", "by chance"), rows)
-    typer.echo(
-        "differ: share of all weights (Hamming); overlap: of the weights in either, those in both "
-        "(Jaccard); by chance: the overlap of independent masks with these layer densities"
+    show.lines(
+        (
+            "differ: share of all weights (Hamming)",
+            "overlap: of the weights in either, those in both (Jaccard)",
+            "by chance: the overlap of independent masks with these densities",
+        )
     )
 
 
@@ -201,7 +207,11 @@ def _lines(ticket: Ticket) -> list[tuple[str, str]]:
     about, mask = ticket.mask.about, ticket.mask
     options = about.facts.get("options", {})
     asked_for = {name: value for name, value in options.items() if not isinstance(value, dict)}
-    told = ", ".join(f"{name} {value}" for name, value in asked_for.items() if value)
+    told = ", ".join(
+        f"{name} {value}"
+        for name, value in asked_for.items()
+        if value is not None and value is not False and value != []
+    )
     return [
         ("method", f"{plain(about.method)}, {about.structure}, seed {about.seed}"),
         ("density", f"{shown.percent(mask.density)}: {mask.kept:,} of {mask.size:,} weights"),

@@ -27,6 +27,8 @@ def report(found: TicketReport, folder: Path) -> None:
     """Print what finding or training a ticket gave."""
     layers(found.layers)
     typer.echo()
+    if found.command == "find" and found.method == "early-bird":
+        show.lines((f"asked for: {percent(found.options['density'])} of the channels",))
     show.lines(_lines(found.figures))
     show.lines(map(plain, found.notes))
     typer.echo()
@@ -72,7 +74,10 @@ def plan(found: FindPlan, *, as_json: bool) -> None:
     ]
     show.table(("what is done", "steps", "dense trainings"), steps)
     if found.cost is not None and len(steps) > 1:
-        typer.echo(f"in all {found.cost:.2f} times the FLOPs of one dense training, zeros counted")
+        typer.echo(
+            f"in all {found.cost:.2f} times the FLOPs of one dense training, zeros counted; looks "
+            "at the held-out data come on top"
+        )
 
 
 def percent(share: float) -> str:
@@ -102,6 +107,9 @@ def _lines(figures: Mapping[str, Figure]) -> Iterable[str]:
         yield f"evaluation data: {_interval(figures['score'])}, {lost}"
     if "holdout_score" in figures:
         yield f"held-out training data: {_interval(figures['holdout_score'])}"
+    if not figures["flops"].value:
+        yield "nothing was trained or scored"
+        return
     yield f"FLOPs: {_flops(figures['flops'])}; without zeros {_flops(figures['flops_sparse'])}"
     if "cost" in figures:
         how = figures["cost"].origin.how.partition(" of ")[2]
@@ -119,7 +127,7 @@ def _interval(figure: Figure) -> str:
 
 
 def _times(figure: Figure) -> str:
-    return f"{figure.value:.3g} x"
+    return f"{figure.value:.3g} times"
 
 
 def _flops(figure: Figure) -> str:
