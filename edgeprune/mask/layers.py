@@ -9,10 +9,10 @@ from fnmatch import fnmatchcase
 from math import prod
 from typing import Any
 
-import torch
 from torch.fx import Node
 
 from edgeprune.channels import analyse
+from edgeprune.channels.memory import operator_name
 from edgeprune.errors import InputError, nearest
 from edgeprune.model import Model
 
@@ -226,11 +226,8 @@ def _dims(op: str, rank: int, order: tuple[int, ...] | None) -> tuple[int, int]:
 
 
 def _op(node: Node) -> str:
-    """The operator without namespace and overload: ``conv2d``."""
-    target = node.target
-    if isinstance(target, torch._ops.OpOverload):
-        return str(target._schema.name).split("::")[-1].rstrip("_")
-    return str(getattr(target, "__name__", target))
+    """The operator, in place or not."""
+    return operator_name(node).rstrip("_")
 
 
 def _shape(model: Model, name: str) -> tuple[int, ...]:

@@ -65,7 +65,8 @@ def stretch(
     """Fit a ticket to a network with deeper or shallower stages of the same widths.
 
     With later blocks 1 and 2, four of them become 1 2 1 2 by ``append`` and 1 1 2 2 by
-    ``interpolate``; of 1 2 3 4, two become 1 2 by ``append`` and 1 3 by ``interpolate``.
+    ``interpolate``; of 1 2 3 4, two become 1 2 by ``append`` and 1 3 by ``interpolate``. The paper
+    finds both alike, as long as the early blocks aren't the ones that go (sections 3.1 and 3.2).
 
     Args:
         ticket: By weights, not by channels.

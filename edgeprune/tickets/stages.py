@@ -16,6 +16,7 @@ from itertools import pairwise
 from torch import Tensor
 from torch.fx import Node
 
+from edgeprune.channels.memory import operator_name
 from edgeprune.mask import Network, look
 from edgeprune.model import Model
 
@@ -131,7 +132,7 @@ def _segments(model: Model, network: Network) -> list[_Segment]:
         if use is not None:
             uses.append(use)
         layers += of_node.get(node.name, [])
-        adds = adds or (_op(node).startswith("add") and len(node.all_input_nodes) == 2)
+        adds = adds or (operator_name(node).startswith("add") and len(node.all_input_nodes) == 2)
         if node in cuts and uses:
             found.append(_Segment(Block(tuple(layers), tuple(uses)), _out(node), adds))
             uses, layers, adds = [], [], False
@@ -280,7 +281,7 @@ def _use(model: Model, node: Node) -> Use | None:
     given = [n for n in node.all_input_nodes if n.name in names]
     if not given:
         return None
-    op = _op(node)
+    op = operator_name(node)
     numbers = tuple(str(a) for a in node.args if not isinstance(a, Node))
     return Use(
         op,
@@ -288,10 +289,6 @@ def _use(model: Model, node: Node) -> Use | None:
         tuple(tuple(n.meta["val"].shape) for n in given),
         numbers if op.startswith("conv") else (),
     )
-
-
-def _op(node: Node) -> str:
-    return str(node.target).removeprefix("aten.").split(".")[0]
 
 
 def _is_tensor(node: Node) -> bool:
