@@ -28,6 +28,29 @@ def resnet20() -> Network:
     return network(*(layer(f"layer{i}", *shape) for i, shape in enumerate(shapes)))
 
 
+def resnet50() -> Network:
+    """At 224 x 224, with the stride in the 3 x 3 convolutions."""
+    layers: list[Layer] = []
+
+    def convolution(name: str, inner: int, outer: int, kernel: int, side: int) -> None:
+        shape = (outer, inner, kernel, kernel)
+        macs = math.prod(shape) * side**2
+        layers.append(Layer(name, shape, "conv2d", 0, 1, macs, (name,)))
+
+    convolution("stem", 3, 64, 7, 112)
+    width, side = 64, 56
+    for stage, (blocks, middle) in enumerate([(3, 64), (4, 128), (6, 256), (3, 512)]):
+        for block in range(blocks):
+            name, after = f"{stage}.{block}", side // 2 if stage and not block else side
+            convolution(f"{name}.a", width, middle, 1, side)
+            convolution(f"{name}.b", middle, middle, 3, after)
+            convolution(f"{name}.c", middle, 4 * middle, 1, after)
+            if block == 0:
+                convolution(f"{name}.shortcut", width, 4 * middle, 1, after)
+            width, side = 4 * middle, after
+    return network(*layers, layer("head", 1000, 2048))
+
+
 def plain_erk(layers: list[tuple[int, ...]], density: float) -> list[float]:
     """By bisection over the common factor, with no word of saturation but a minimum."""
     sizes = [math.prod(shape) for shape in layers]
@@ -49,6 +72,17 @@ ERK = {
     0.05: (0.51743, 0.14747, 0.10478, 0.06791, 0.04948, 0.03250, 1.0),
 }
 PLACES = (0, *[1] * 6, 2, *[3] * 5, 4, *[5] * 5, 6)
+
+
+@pytest.mark.parametrize(("density", "told"), [(0.2, 0.42), (0.1, 0.24), (0.05, 0.12)])
+def test_a_resnet50_by_erk_costs_what_its_paper_tells(density: float, told: float) -> None:
+    """Evci et al. 2020, figure 2 and table 4: FLOPs of an inference, of 8.2e9 dense."""
+    net = resnet50()
+    assert 2 * net.macs == pytest.approx(8.2e9, rel=0.005)
+    densities = allocate(net, density, "erk")
+    assert densities is not None
+    cost = sum(layer.macs * densities[layer.name] for layer in net.layers) / net.macs
+    assert cost == pytest.approx(told, abs=0.01)
 
 
 @pytest.mark.parametrize("density", ERK)
