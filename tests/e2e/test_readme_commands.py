@@ -7,6 +7,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+from itertools import groupby
 from pathlib import Path
 
 import numpy as np
@@ -78,22 +79,30 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def on_one_core(*arguments: str) -> list[str]:
+ONE_PROCESS = ("inspect", "ticket")
+"""Commands that follow one another and start with these words share a process: their time is
+that of importing torch."""
+EACH = """
+from edgeprune.cli.main import main
+for line in sys.argv[1:]:
+    if code := main(shlex.split(line)[1:]):
+        sys.exit(f"{line}: exit code {code}")
+"""
+ONE = "sys.argv[0] = 'edgeprune'; runpy.run_module('edgeprune', run_name='__main__')"
+
+
+def on_one_core(what: str, *arguments: str) -> list[str]:
     """The command, which takes all cores that it finds, kept off the other test worker's core."""
     worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
     cores = sorted(os.sched_getaffinity(0))
     core = cores[worker % len(cores)]
-    start = (
-        f"import os, runpy, sys; os.sched_setaffinity(0, {{{core}}}); sys.argv[0] = 'edgeprune'; "
-        "runpy.run_module('edgeprune', run_name='__main__')"
-    )
+    start = f"import os, runpy, shlex, sys; os.sched_setaffinity(0, {{{core}}})\n{what}"
     return [sys.executable, "-c", start, *arguments]
 
 
-def run(line: str, desk: Path, *further: str) -> None:
-    arguments = shlex.split(line)[1:]
-    done = subprocess.run(
-        on_one_core(*arguments, *further),
+def called(command: list[str], desk: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command,
         cwd=desk,
         env={**environment(), "XDG_CONFIG_HOME": str(desk / "config")},
         capture_output=True,
@@ -101,6 +110,16 @@ def run(line: str, desk: Path, *further: str) -> None:
         check=False,
         timeout=300,
     )
+
+
+def run_together(lines: list[str], desk: Path) -> None:
+    done = called(on_one_core(EACH, *lines), desk)
+    assert done.returncode == 0, f"{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
+
+
+def run(line: str, desk: Path, *further: str) -> None:
+    arguments = shlex.split(line)[1:]
+    done = called(on_one_core(ONE, *arguments, *further), desk)
     # A limit that the README's user sets may well be broken by this network, or by this "board".
     judged = {"--max-drop", "--target"} & set(arguments) and "--allow-unmeasured" not in arguments
     broken = arguments[0] == "check" or (judged and arguments[0] in ("compress", "profile"))
@@ -124,10 +143,14 @@ def for_a_board(line: str) -> bool:
 
 
 def test_all_commands_in_order(desk: Path) -> None:
-    for line in of("edgeprune"):
-        if line.startswith("edgeprune history"):
+    for command, group in groupby(of("edgeprune"), lambda line: line.split()[1]):
+        lines = [line for line in group if not for_a_board(line)]
+        if command == "history":
             commit(desk)
-        if not for_a_board(line):
+        if command in ONE_PROCESS:
+            run_together(lines, desk)
+            continue
+        for line in lines:
             run(line, desk)
     assert (desk / "out" / "rpi4" / "manifest.json").exists()
     assert (desk / "artifacts" / "model.tflite").exists()
