@@ -17,6 +17,10 @@ from edgeprune.tickets.streams import generator
 
 __all__ = ["fresh_state"]
 
+_BEGINS = {"weight": 1.0, "bias": 0.0, "running_mean": 0.0, "running_var": 1.0}
+"""What a norm's arguments begin with; what else such an operator takes is no norm's own, as the
+weight whose length is asked for."""
+
 
 def fresh_state(model: Model, seed: int) -> dict[str, Tensor]:
     """Parameters and buffers as if the network had just been built.
@@ -24,7 +28,8 @@ def fresh_state(model: Model, seed: int) -> dict[str, Tensor]:
     Weights that multiply are uniform within 1/sqrt(fan_in), which is what torch's own layers draw
     (Kaiming uniform with a = sqrt(5)), and so are their biases; norms begin with scale 1, shift 0,
     mean 0 and variance 1; other parameters (tables of embeddings, class tokens, positions) are
-    normal with the standard deviation that they have now.
+    normal with the standard deviation that they have now. Of weight norm that goes for the
+    direction, and its length begins as that of the direction, so that they are one weight.
 
     Args:
         model: Its weights aren't changed.
@@ -50,6 +55,8 @@ def fresh_state(model: Model, seed: int) -> dict[str, Tensor]:
             fresh[name] = torch.empty_like(value).normal_(0, spread or 0.02, generator=drawn)
         else:
             fresh[name] = value
+    for length, (direction, dim) in _weight_norms(model).items():
+        fresh[length] = torch.norm_except_dim(fresh[direction], 2, dim)
     return fresh
 
 
@@ -79,11 +86,23 @@ def _norms(model: Model) -> Mapping[str, float]:
             continue
         given = dict(zip((a.name for a in node.target._schema.arguments), node.args, strict=False))
         for role, operand in {**given, **node.kwargs}.items():
-            if isinstance(operand, Node) and operand.name in names:
-                one = role in ("weight", "running_var")
-                begins[names[operand.name]] = 1.0 if one else 0.0
+            if role in _BEGINS and isinstance(operand, Node) and operand.name in names:
+                begins[names[operand.name]] = _BEGINS[role]
     counters = {n for n in signature.buffers if n.endswith("num_batches_tracked")}
     return begins | dict.fromkeys(counters, 0.0)
+
+
+def _weight_norms(model: Model) -> dict[str, tuple[str, int]]:
+    """By the parameter that is a weight's length: the one that is its direction, and the dimension
+    along which there is a length for each (Salimans and Kingma 2016)."""
+    names = model.program.graph_signature.inputs_to_parameters
+    found: dict[str, tuple[str, int]] = {}
+    for node in model.program.graph.nodes:
+        if node.target is torch.ops.aten._weight_norm.default:
+            direction, length, *dim = node.args
+            if direction.name in names and length.name in names:
+                found[names[length.name]] = names[direction.name], dim[0] if dim else 0
+    return found
 
 
 def _shape(node: Node) -> tuple[int, ...]:

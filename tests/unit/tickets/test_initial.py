@@ -134,3 +134,28 @@ def test_a_transformer_has_everything_drawn_but_its_index() -> None:
         assert torch.isfinite(value).all()
         if name != "index" and "norm" not in name:
             assert not torch.equal(value, old[name]), name
+
+
+class Normed(nn.Module):
+    """Weight norm, and a weight that is divided by its own length."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.utils.parametrizations.weight_norm(nn.Conv2d(1, 6, 3))
+        self.middle = nn.Linear(6, 6)
+        self.cosine = nn.Parameter(torch.randn(5, 6))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.relu(self.conv(x)).mean((2, 3))
+        return nn.functional.linear(self.middle(x), nn.functional.normalize(self.cosine))
+
+
+def test_weights_that_a_norm_divides_are_drawn() -> None:
+    model = captured(Normed(), torch.zeros(2, 1, 5, 5))
+    fresh = fresh_state(model, 0)
+    length = fresh["conv.parametrizations.weight.original0"]
+    direction = fresh["conv.parametrizations.weight.original1"]
+    torch.testing.assert_close(length.flatten(), direction.flatten(1).norm(dim=1))
+    assert (length > 0).all()
+    assert (fresh["cosine"] != 0).all()
+    assert not torch.equal(fresh["cosine"], read_state(model.module())["cosine"])
