@@ -124,6 +124,10 @@ class Dynamic(During):
         for name, kept in mask.keep.items():
             drawn = generator(self.seed, "exchange", training.step, name)
             if self.growth == "gradient":
+                if name not in training.held.gradients:  # the loss doesn't depend on it
+                    none = torch.zeros_like(kept)
+                    done[name] = Exchange(kept, none, none)
+                    continue
                 wanted = training.held.gradients[name].abs()
                 check_scores(training.ledger.network[name], {name: wanted})
             else:

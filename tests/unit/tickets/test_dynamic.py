@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from edgeprune.errors import DataError, InputError
 from edgeprune.finetune import read_state, write_state
@@ -17,14 +17,14 @@ from edgeprune.mask import Mask, look
 from edgeprune.model import set_training
 from edgeprune.recipe import FinetuneOptions
 from edgeprune.tickets.dynamic import Dynamic, exchange, find_rigl, find_set, fraction_at
-from edgeprune.tickets.found import about
+from edgeprune.tickets.found import Work, about
 from edgeprune.tickets.ledger import Ledger
 from edgeprune.tickets.options import DynamicOptions, TicketOptions
 from edgeprune.tickets.scores import random
 from edgeprune.tickets.select import Ranking, select
 from edgeprune.tickets.streams import generator
 from edgeprune.tickets.training import Training
-from tests.unit.finetune.toy import context
+from tests.unit.finetune.toy import captured, context
 from tests.unit.tickets.small import alive_only, digits, killed_after, network, outcome, run, same
 
 TRAIN = FinetuneOptions(epochs=2, batch_size=256, learning_rate=0.1, distill=0.0)
@@ -256,3 +256,25 @@ def test_what_cannot_be_is_refused(find: Any, method: str, tmp_path: Path) -> No
     with pytest.raises(DataError, match=f"{method} needs --data"):
         run(find, tmp_path, options(method), data=None)
     assert list(tmp_path.iterdir()) == []
+
+
+class TwoHeads(nn.Module):
+    """The loss looks at the first output alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.two = nn.Linear(64, 10), nn.Linear(64, 3)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return self.one(x.flatten(1)), self.two(x.flatten(1))
+
+
+def test_a_layer_without_gradient_keeps_its_mask(tmp_path: Path) -> None:
+    given = options("rigl", alloc="uniform")
+    surroundings = context(tmp_path, data=digits(), seed=3)
+    model = captured(TwoHeads(), torch.zeros(2, 1, 8, 8))
+    found = find_rigl(model, given, surroundings, Work(tmp_path, "key"))
+    first = found.details["changes"][0]
+    assert first["dropped"]["one.weight"] > 0
+    assert first["dropped"]["two.weight"] == first["grown"]["two.weight"] == 0
+    assert found.ticket.mask.densities["two.weight"] == pytest.approx(0.2, abs=0.01)
