@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from edgeprune.context import Context
 from edgeprune.data import Batch, Data
-from edgeprune.errors import DataError
+from edgeprune.errors import DataError, InputError
 from edgeprune.finetune import (
     Step,
     cosine_with_warmup,
@@ -199,7 +199,7 @@ class Training:
             key: Of the run (``finetune.checkpoint.run_key``).
 
         Raises:
-            InputError: The loss became NaN or infinite.
+            InputError: The loss or a weight became NaN or infinite.
             OutputError: The checkpoint can't be written.
             KeyboardInterrupt: Ctrl-C, after the step under way and its checkpoint.
         """
@@ -217,6 +217,8 @@ class Training:
             while self.step < until and not self.stopped:
                 self._run_epoch(until, guard)
         set_training(self.module, False)
+        if not all(bool(value.isfinite().all()) for value in self.weights().values()):
+            raise self._diverged("a weight is no finite number")
 
     def _run_epoch(self, until: int, guard: _Guard) -> None:
         epoch, first = divmod(self.step, self.plan.steps)
@@ -264,11 +266,19 @@ class Training:
             held = evaluate(
                 self.module, self.data.holdout(self.plan.batch_size), self._loss, lambda: None
             )
+            if not math.isfinite(held.mean_loss):
+                raise self._diverged(f"the held-out loss is {held.mean_loss}")
             self.ledger.forward(held.samples, self.mask)
             entry |= _figures("holdout", held)
         self.history.append(entry)
         self._sums = Totals()
         self.stopped = self.during.after_epoch(self) or self.stopped
+
+    def _diverged(self, what: str) -> InputError:
+        return InputError(
+            f"{self.title}: diverged: {what} after step {self.step}; set a lower learning rate, or "
+            "a longer warmup"
+        )
 
     def _with_penalty(self, loss: Callable[[nn.Module, Batch], Score]) -> Callable[..., Score]:
         def whole(module: nn.Module, batch: Batch) -> Score:

@@ -315,3 +315,9 @@ def test_bad_input(tmp_path: Path) -> None:
         make(tmp_path, mask=other)
     with pytest.raises(InputError, match="diverged"):
         make(tmp_path, options={"learning_rate": 1e30}).run()
+
+
+def test_weights_that_the_last_step_broke_are_told(tmp_path: Path) -> None:
+    wild = {"epochs": 1, "batch_size": 4096, "learning_rate": 1e38}
+    with pytest.raises(InputError, match=r"diverged: .* after step 1; set a lower"):
+        make(tmp_path, options=wild).run()
