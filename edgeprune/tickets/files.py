@@ -173,6 +173,10 @@ def check_places(places: Mapping[str, Path], task: Task, suffix: str) -> None:
     if len({path.absolute() for path in places.values()}) < len(places):
         raise OutputError(f"{task.output}: --output and --trained name the same file")
     for role, path in places.items():
+        if path.exists() and task.source.path.exists() and path.samefile(task.source.path):
+            raise OutputError(
+                f"{path}: is the model itself, which the result would replace; choose another place"
+            )
         suffixes = {"report": ".json", "trained": ".pt2"}.get(role, suffix)
         # With --resume the files may be those of the very run that is taken up.
         check_place(

@@ -395,7 +395,7 @@ def finding(*options: str) -> Arguments:
         (finding("-m", "random", "--pattern", "4:2"), "4:2"),
         (finding("-m", "snip", "--epochs", "3"), "--epochs: isn't used by snip"),
         (finding("-m", "rigl", "--rewind", "0.1"), "--rewind: isn't used by rigl, only by imp"),
-        (finding("--pattern", "2:4"), "--pattern: isn't used by imp"),
+        (finding("-m", "set", "--pattern", "2:4"), "--pattern: isn't used by set"),
         (finding("-m", "random", "--alloc", "by-hand"), "[densities]"),
         (finding("-m", "random", "--exclude", "haed*"), "--exclude haed*: fits no weight"),
         (finding("-m", "snip", "--trained", "s.pt2"), "--trained: snip only finds a mask"),
@@ -507,3 +507,19 @@ def test_outputs_that_cannot_be(
     (tmp_path / "t.json").write_text("precious")
     line = refused([*given, "-o", str(tmp_path / "t.safetensors")], tmp_path, capsys)
     assert "t.json: is there already" in line
+
+
+def test_no_result_takes_the_place_of_the_model(
+    found: Path, digits_pt2: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model, ticket = tmp_path / "m.pt2", found / "snip.safetensors"
+    model.write_bytes(digits_pt2.read_bytes())
+    for arguments in (
+        ("find", model, "-m", "early-bird", "-o", tmp_path / "m.safetensors", *DATA),
+        ("train", model, ticket, "-o", model, *DATA),
+        ("apply", model, ticket, "--masked", model),
+    ):
+        assert main(["ticket", *map(str, arguments), "--overwrite"]) == 2
+        assert f"{model}: is the model itself" in capsys.readouterr().err
+    assert model.read_bytes() == digits_pt2.read_bytes()
+    assert tree(tmp_path) == ["m.pt2"]

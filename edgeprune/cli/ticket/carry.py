@@ -15,6 +15,7 @@ from edgeprune.cli import options as opt
 from edgeprune.cli.console import progress
 from edgeprune.cli.ticket import options as own
 from edgeprune.cli.ticket import shown
+from edgeprune.errors import OutputError
 from edgeprune.report.text import plain
 from edgeprune.writing import check_place
 
@@ -115,7 +116,7 @@ def apply(
     Other data and another number of classes are fine: the head is left out. Without -o and
     --masked nothing is written.
     """
-    _check(output, masked, overwrite)
+    _check(model, output, masked, overwrite)
     asked.use_threads(None)
     from edgeprune.inputs import load_model
     from edgeprune.mask import read_ticket
@@ -166,7 +167,7 @@ def stretch(
     Weights to start from are carried along where the ticket has some. Without -o and --masked
     nothing is written.
     """
-    _check(output, masked, overwrite)
+    _check(model, output, masked, overwrite)
     asked.use_threads(None)
     from edgeprune.inputs import load_model
     from edgeprune.mask import read_ticket
@@ -217,11 +218,13 @@ def _head(
     return "include" if same else "exclude"
 
 
-def _check(output: Path | None, masked: Path | None, overwrite: bool) -> None:
+def _check(model: Path, output: Path | None, masked: Path | None, overwrite: bool) -> None:
     if output is not None:
         check_place(output, (".safetensors",), overwrite=overwrite)
     if masked is not None:
         check_place(masked, (".pt2",), overwrite=overwrite)
+        if masked.exists() and model.exists() and masked.samefile(model):
+            raise OutputError(f"{masked}: is the model itself; choose another --masked")
 
 
 def _write(model: Model, ticket: Ticket, output: Path | None, masked: Path | None) -> None:
