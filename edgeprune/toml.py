@@ -145,7 +145,8 @@ def _table_at(kind: type[BaseModel], keys: tuple[str, ...]) -> type[BaseModel] |
 class _Named:
     """A table whose keys are the user's names."""
 
-    kind: type[BaseModel]
+    kind: type[BaseModel] | _Named | None
+    """``None``: it holds values, not tables."""
 
 
 def _table(annotation: object) -> type[BaseModel] | _Named | None:
@@ -153,6 +154,5 @@ def _table(annotation: object) -> type[BaseModel] | _Named | None:
         if isinstance(option, type) and issubclass(option, BaseModel):
             return option
         if get_origin(option) is dict:
-            inner = _table(get_args(option)[1])
-            return _Named(inner) if isinstance(inner, type) else None
+            return _Named(_table(get_args(option)[1]))
     return None

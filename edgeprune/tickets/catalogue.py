@@ -51,7 +51,7 @@ CATALOGUE: Mapping[Method, Entry] = {
     "imp": Entry(
         "lottery tickets: train, prune by magnitude, rewind, again and again",
         "Frankle and Carbin 2019; Frankle et al. 2020; Renda et al. 2020",
-        _SHARED | TRAIN_KEYS | {"imp"},
+        _RANKED | TRAIN_KEYS | {"imp"},
         trains=True,
     ),
     "gradual": Entry(

@@ -23,7 +23,7 @@ from edgeprune.tickets.scores import Probe, Scores, movement, score
 from edgeprune.tickets.select import Ranking, compete, emptied, pick, select
 from edgeprune.tickets.training import During, Training, need_data
 
-__all__ = ["Gradual", "Scoring", "find_gradual", "find_one_shot", "progress"]
+__all__ = ["Gradual", "Scoring", "find_gradual", "find_one_shot", "goal", "progress"]
 
 
 def find_one_shot(model: Model, options: TicketOptions, context: Context, work: Work) -> Found:
@@ -42,7 +42,7 @@ def find_one_shot(model: Model, options: TicketOptions, context: Context, work: 
     network = look(model, options.exclude)
     ranking = Ranking.of(options, context.seed)
     origin = about(model, options, context.seed)
-    _goal(network, options.density, ranking)  # What can't be met is refused before any training.
+    goal(network, options.density, ranking)  # What can't be met is refused before any training.
     ledger = Ledger(network)
     if context.data is None or options.train.epochs == 0:
         scores = _untrained_scores(model, options, context, ledger)
@@ -166,7 +166,7 @@ class Gradual(Scoring):
         super().__init__(options, network)
         self.ranking = Ranking.of(options, seed)
         self.origin = origin
-        self.goal = _goal(network, options.density, self.ranking)
+        self.goal = goal(network, options.density, self.ranking)
         self.first = self.last = 0
         self.changes: list[dict[str, float]] = []
         """Of each change: after how many steps, and the density since."""
@@ -215,8 +215,12 @@ class Gradual(Scoring):
         self.changes = state["changes"]
 
 
-def _goal(network: Network, density: float, ranking: Ranking) -> Shares:
-    """How many weights live in the end."""
+def goal(network: Network, density: float, ranking: Ranking) -> Shares:
+    """How many weights live in the end.
+
+    Raises:
+        InputError: The density, the allocation or the pattern doesn't fit the network.
+    """
     ones = {layer.name: torch.ones(layer.shape) for layer in network.layers}
     room = compete(network, ones, ranking).room
     most = sum(room.values()) / network.size

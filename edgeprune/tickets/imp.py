@@ -22,6 +22,7 @@ from edgeprune.finetune.checkpoint import fetch, store
 from edgeprune.mask import Mask, Ticket, look
 from edgeprune.model import Model
 from edgeprune.tickets.found import Found, Work, about, event
+from edgeprune.tickets.gradual import goal
 from edgeprune.tickets.ledger import Ledger
 from edgeprune.tickets.options import TicketOptions
 from edgeprune.tickets.scores import magnitude
@@ -32,6 +33,8 @@ __all__ = ["find_imp", "levels"]
 
 _EXACT = 1e-9
 """Logarithms of floats: so little more than a whole number of levels is that number."""
+_MOST = 1000
+"""Trainings that nobody waits for; a rate near zero asks for any number of them."""
 _COSTS = {
     "dense": "dense_flops", "sparse": "sparse_flops", "steps": "steps", "samples": "samples",
     "seconds": "seconds",
@@ -44,7 +47,7 @@ def levels(density: float, rate: float) -> tuple[float, ...]:
     less than ``rate`` may go. None for density 1.
 
     Raises:
-        InputError: A share is out of range.
+        InputError: A share is out of range, or there are more than 1000 levels.
     """
     if not 0 < density <= 1 or not 0 < rate < 1:
         raise InputError(
@@ -53,7 +56,13 @@ def levels(density: float, rate: float) -> tuple[float, ...]:
         )
     if density == 1:
         return ()
-    count = max(1, math.ceil(math.log(density) / math.log(1 - rate) - _EXACT))
+    exact = math.log(density) / math.log1p(-rate)
+    if exact > _MOST:
+        raise InputError(
+            f"imp: rate {rate:g} takes {exact:.3g} trainings to density {density:g}; at most "
+            f"{_MOST} are done: take a higher rate"
+        )
+    count = max(1, math.ceil(exact - _EXACT))
     return (*((1 - rate) ** number for number in range(1, count)), density)
 
 
@@ -82,11 +91,6 @@ def find_imp(model: Model, options: TicketOptions, context: Context, work: Work)
         OutputError: A level can't be written.
         KeyboardInterrupt: Ctrl-C, after the step under way and its checkpoint.
     """
-    if options.pattern is not None:
-        raise InputError(
-            f"--pattern {options.pattern}: imp takes a share at each level, which fits no pattern "
-            "N:M on the way; one-shot and gradual do"
-        )
     run = _Run(model, options, context, work)
     context.progress.say(run.plan_text)
     run.begin()
@@ -117,6 +121,7 @@ class _Run:
         self.plan = levels(options.density, options.imp.rate)
         self.ledger = Ledger(self.network)
         self.ranking = Ranking.of(options, context.seed)
+        goal(self.network, options.density, self.ranking)
         self.training = Training(model, options.train, context, self.ledger, title="imp")
         step = round(options.imp.rewind * self.training.total)
         shapes = {layer.name: layer.shape for layer in self.network.layers}
@@ -186,7 +191,8 @@ class _Run:
         """Prune to the level's density and keep what the next one needs."""
         density = self.plan[number]
         scores = magnitude({n: self.training.weights()[n] for n in self.mask.keep})
-        ranking = replace(self.ranking, densities=self._by_hand(density))
+        last = number == len(self.plan) - 1
+        ranking = replace(self.ranking, densities=self._by_hand(density), final=last)
         self.mask = select(self.network, scores, density, ranking, self.mask.about, among=self.mask)
         stays = self.options.imp.mode == "learning-rate"
         if stays:

@@ -83,7 +83,7 @@ DensityOption = Annotated[
         "--density",
         metavar="0.2",
         help="Share of the weights (of the channels, for early-bird) that lives: above 0, up to 1.",
-        show_default="0.2",
+        show_default="0.2; N/M with a --pattern N:M",
         rich_help_panel=_TICKET,
     ),
 ]
@@ -111,7 +111,7 @@ PatternOption = Annotated[
     typer.Option(
         "--pattern",
         metavar="2:4",
-        help="At most 2 of every 4 weights along the input axis live.",
+        help="At most 2 of every 4 weights along the input axis live; exactly 2 without --density.",
         rich_help_panel=_TICKET,
     ),
 ]
@@ -238,12 +238,20 @@ def options(recipe: Path | None, changes: Mapping[str, Any]) -> TicketOptions:
     train = {**TicketOptions().train.model_dump(mode="json"), **table.get("train", {})}
     found = parse({**table, "train": train}, TicketOptions, "command line")
     check_keys(found.method, written)
+    if found.pattern is not None and "density" not in table:
+        found = found.model_copy(update={"density": _of_pattern(found.pattern, found.density)})
     if found.alloc == "by-hand" and not found.densities:
         raise ConfigError(
             "--alloc by-hand takes densities: a recipe file with a table [densities], such as "
             '"conv*" = 0.5'
         )
     return found
+
+
+def _of_pattern(pattern: str, default: float) -> float:
+    """The density that a pattern N:M allows; ``default`` for one that is none, refused later."""
+    kept, block = map(int, pattern.split(":"))
+    return kept / block if 0 < kept < block else default
 
 
 def training(recipe: Path | None, changes: Mapping[str, Any]) -> TicketOptions:

@@ -29,6 +29,9 @@ TRAIN = FinetuneOptions(epochs=2, batch_size=32, learning_rate=0.05, distill=0.0
 STEPS, BACK = 6, 2  # in the middle of the first epoch
 
 
+FIRST = ("conv1.*",)  # it has one input
+
+
 @cache
 def net(seed=0):
     return cnn(seed)
@@ -299,9 +302,26 @@ def test_excluded_weights_stay_out(tmp_path):
     assert found.ticket.mask.kept == round(0.6 * look(net(), ["head.*"]).size)
 
 
+def test_a_pattern_is_met_at_the_last_level(tmp_path):
+    found = find(tmp_path, options(density=0.5, rate=0.3, pattern="2:4", exclude=FIRST))
+    mask = found.ticket.mask
+    assert mask.about.structure == "n:m"
+    for layer in look(net(), FIRST).layers:
+        blocks = mask.keep[layer.name].movedim(layer.in_dim, -1).reshape(-1, 4)
+        assert (blocks.sum(1) == 2).all()
+    densities = [entry["density"] for entry in found.details["levels"]]
+    assert densities == pytest.approx([1, 0.7, 0.5], abs=0.01)
+
+
+def test_a_rate_near_zero_is_refused_and_not_counted_out():
+    for rate in (1e-9, 1e-17):
+        with pytest.raises(InputError, match="at most 1000 are done"):
+            levels(0.2, rate)
+
+
 def test_what_it_refuses(tmp_path):
-    with pytest.raises(InputError, match=r"--pattern 2:4: imp takes a share at each level"):
-        find(tmp_path, options(pattern="2:4"))
+    with pytest.raises(InputError, match=r"density 0\.6 is more than the pattern 2:4 allows"):
+        find(tmp_path, options(density=0.6, pattern="2:4", exclude=FIRST))
     with pytest.raises(DataError, match="imp needs --data"):
         find_imp(net(), options(), context(tmp_path), Work(tmp_path, "run"))
 

@@ -6,6 +6,7 @@ from typing import Any, get_args
 
 import pytest
 
+from edgeprune.cli.ticket.options import options
 from edgeprune.errors import ConfigError
 from edgeprune.tickets.options import METHODS, Method, TicketOptions
 from edgeprune.toml import load, parse
@@ -50,7 +51,7 @@ def test_each_table_is_read(tmp_path: Path) -> None:
         ({"alloc": "uniforn"}, r"key 'alloc' .*did you mean 'uniform'\?"),
         ({"criterion": "size"}, r"key 'criterion'"),
         ({"pattern": "2/4"}, r"key 'pattern'"),
-        ({"densities": {"conv": 1.2}}, r"key 'densities' should be less than or equal to 1"),
+        ({"densities": {"conv": 1.2}}, r"key 'densities\.conv' should be less than or equal to 1"),
         ({"imp": {"rate": 1.0}}, r"key 'imp\.rate' should be less than 1"),
         ({"imp": {"rewind": 1.0}}, r"key 'imp\.rewind' should be less than 1"),
         ({"early_bird": {"window": 1}}, r"key 'early_bird\.window'"),
@@ -64,3 +65,9 @@ def test_bad_values_are_one_line(table: dict[str, Any], says: str) -> None:
         parse(table, TicketOptions, "t.toml")
     assert str(caught.value).startswith("t.toml: ")
     assert "\n" not in str(caught.value)
+
+
+def test_a_pattern_says_the_density() -> None:
+    given = {"method": "one-shot", "pattern": "1:4"}
+    assert options(None, given).density == 0.25
+    assert options(None, {**given, "density": 0.2}).density == 0.2
