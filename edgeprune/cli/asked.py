@@ -119,19 +119,32 @@ def prune_changes(
 
 def only_ticket(ticket: Path | None, changes: Mapping[str, Any]) -> Path | None:
     """``ticket``, where no option of pruning stands beside it; how attention and grouped
-    convolutions are cut goes with one by channels too.
+    convolutions are cut goes with one by channels, and only with such.
 
     Raises:
-        InputError: One does.
+        InputError: One does, or the ticket can't be read.
     """
     if ticket is None:
         return None
     for key, value in changes.items():
         stage, _, option = key.rpartition(".")
-        if stage == "prune" and option not in ("attention", "grouped") and value is not None:
-            flag = f"--{option.replace('_', '-')}"
+        if stage != "prune" or value is None:
+            continue
+        flag = f"--{option.replace('_', '-')}"
+        if option not in ("attention", "grouped"):
             raise InputError(f"{flag} doesn't go with --ticket, which says itself what is pruned")
+        _by_channels(ticket, flag)
     return ticket
+
+
+def _by_channels(ticket: Path, flag: str) -> None:
+    from edgeprune.mask import read_ticket
+
+    structure = read_ticket(ticket).mask.about.structure
+    if structure != "channels":
+        raise InputError(
+            f"{flag} doesn't go with {ticket}, which is {structure}: it cuts no channels"
+        )
 
 
 def finetune_changes(

@@ -126,6 +126,8 @@ def test_finetune_alone_holds_zeros(digits_pt2: Path, ticket: Path, tmp_path: Pa
         (["--ratio", "0.5"], "--ratio doesn't go with --ticket"),
         (["--allow-depth"], "--allow-depth doesn't go with --ticket"),
         (["--exclude", "head.*"], "--exclude doesn't go with --ticket"),
+        (["--attention", "head_dim"], "which is unstructured: it cuts no channels"),
+        (["--grouped", "groups"], "--grouped doesn't go with"),
     ],
 )
 def test_a_ticket_says_itself_what_is_pruned(
