@@ -302,7 +302,7 @@ def _acquire(path: Path) -> IO[str]:
         except BlockingIOError:
             handle.close()
             raise OutputError(
-                f"{path}: another run holds this lock; wait for it, or choose another --out"
+                f"{path}: another run holds this lock; wait for it, or name another output"
             ) from None
         with suppress(FileNotFoundError):
             if path.stat().st_ino == os.fstat(handle.fileno()).st_ino:

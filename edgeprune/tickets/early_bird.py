@@ -281,7 +281,8 @@ def _train_on(
     title = "early-bird: train on"
     training = Training(small, options.train, context, Ledger(look(small)), title=title)
     training.rewind(replace(training.snapshot(), step=before.step))
-    training.run(checkpoint=work.path("train.pt"), key=f"{work.key}-train")
+    if training.step < training.total:
+        training.run(checkpoint=work.path("train.pt"), key=f"{work.key}-train")
     return training
 
 

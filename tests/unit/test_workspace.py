@@ -196,7 +196,7 @@ def test_resume_accepts_the_result_of_the_very_same_run(tmp_path: Path) -> None:
 def test_second_run_on_the_same_result_is_refused(tmp_path: Path) -> None:
     with (
         opened(tmp_path),
-        pytest.raises(OutputError, match=r"\.rpi4\.lock"),
+        pytest.raises(OutputError, match=r"\.rpi4\.lock: .* name another output"),
         opened(tmp_path),
     ):
         pass

@@ -14,6 +14,7 @@ from edgeprune.errors import DataError, InputError
 from edgeprune.finetune import read_state, with_state
 from edgeprune.mask import look, removed_channels
 from edgeprune.model import Event
+from edgeprune.progress import Silent
 from edgeprune.recipe import FinetuneOptions
 from edgeprune.tickets import training as loop
 from edgeprune.tickets.early_bird import Search, find_early_bird, make_judge
@@ -195,8 +196,21 @@ def test_the_ledger_counts_the_smaller_network_after_the_cut(found):
     assert found.ledger.relative(5 * sizes["train"])[0] < 1
 
 
+class Titles(Silent):
+    """Remembers the bars."""
+
+    def __init__(self):
+        self.titles = []
+
+    def bar(self, title, total):
+        self.titles.append(title)
+        return super().bar(title, total)
+
+
 def test_masks_that_never_settle_are_cut_at_the_end(tmp_path):
-    found = find(tmp_path, options(bird=EarlyBirdOptions(window=5, threshold=1e-6)))
+    told = Titles()
+    found = find(tmp_path, options(bird=EarlyBirdOptions(window=5, threshold=1e-6)), progress=told)
+    assert told.titles == ["early-bird: search"]  # nothing is left to train on
     assert not found.details["found"]
     assert found.details["share"] == 1
     assert len(found.details["distances"]) == 5
