@@ -67,6 +67,8 @@ def read_ticket(path: Path) -> Ticket:
     """
     from safetensors import SafetensorError, safe_open
 
+    if path.exists() and not path.is_file():  # opening a pipe would wait for ever
+        raise InputError(f"{path}: is no file; name the ticket that `edgeprune ticket find` wrote")
     try:
         with safe_open(path, framework="pt") as file:
             about = (file.metadata() or {}).get(_HEADER)
@@ -87,6 +89,9 @@ def read_ticket(path: Path) -> Ticket:
     start = {n.removeprefix(_START): tensors[n] for n in header["order"] if n.startswith(_START)}
     if not keep or any(kept.dtype != torch.bool for kept in keep.values()):
         raise InputError(f"{path}: damaged: it has no masks of type bool")
+    for name, value in start.items():
+        if value.is_floating_point() and bool(value.isnan().any()):
+            raise InputError(f"{path}: the weights that it starts from hold NaN, in '{name}'")
     return Ticket(Mask(keep, About(**{name: header[name] for name in _ABOUT})), start or None)
 
 
@@ -109,6 +114,8 @@ def _header(path: Path, text: str, names: set[str]) -> dict[str, Any]:
             wrong = [n for n, kind in kinds.items() if not isinstance(table[n], kind)]
             if wrong or table["structure"] not in get_args(Structure):
                 raise ValueError(f"{wrong[0] if wrong else 'structure'} can't be that")
+            if not isinstance(table["facts"].get("options", {}), dict):
+                raise ValueError("options can't be that")
             if set(table["order"]) != names:
                 raise ValueError("it has other tensors")
             return table

@@ -109,6 +109,7 @@ def train(task: TrainTask, progress: Progress) -> TicketReport:
     begun = begin(task, None, progress)
     ticket.mask.check(begun.given)
     start = _begins(ticket, task.control)
+    started(begun.given, ticket, task.ticket)  # refuses weights of another network
     if task.control is not None:
         ticket = CONTROLS[task.control](ticket, begun.given, task.seed)
     begun = replace(begun, model=started(begun.given, ticket, task.ticket))

@@ -523,3 +523,13 @@ def test_no_result_takes_the_place_of_the_model(
         assert f"{model}: is the model itself" in capsys.readouterr().err
     assert model.read_bytes() == digits_pt2.read_bytes()
     assert tree(tmp_path) == ["m.pt2"]
+
+
+def test_a_control_of_a_ticket_that_lacks_weights(
+    found: Path, digits_pt2: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mask, path = read_ticket(found / "snip.safetensors").mask, tmp_path / "t.safetensors"
+    write_ticket(path, Ticket(mask, {"none": torch.ones(1)}))
+    given = ("train", digits_pt2, path, *DATA, "--control", "shuffled", "-o", tmp_path / "c.pt2")
+    assert main(["ticket", *map(str, given)]) == 2
+    assert "the weights that it starts from are of another network" in capsys.readouterr().err

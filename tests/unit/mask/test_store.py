@@ -2,6 +2,7 @@
 """A ticket's file: the same bytes for the same ticket, and one line for any other file."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +85,7 @@ def written(tmp_path: Path, **changes: Any) -> Path:
         ({"method": 3}, "method can't be that"),
         ({"seed": "x"}, "seed can't be that"),
         ({"facts": [1]}, "facts can't be that"),
+        ({"facts": {"options": [1]}}, "options can't be that"),
         ({"order": []}, "it has other tensors"),
         ({"order": [["a"]]}, "damaged: its header"),
         ({"order": 5}, "damaged: its header"),
@@ -110,8 +112,10 @@ def test_other_files(tmp_path: Path) -> None:
     path = tmp_path / "t"
     with pytest.raises(InputError, match="there is no such file"):
         read_ticket(path)
-    with pytest.raises(InputError, match="no ticket, or damaged"):
-        read_ticket(tmp_path)
+    os.mkfifo(tmp_path / "pipe")  # which would be waited for
+    for place in (tmp_path, tmp_path / "pipe", Path("/dev/zero")):
+        with pytest.raises(InputError, match=f"{place}: is no file"):
+            read_ticket(place)
     for content in (b"", b"\x00" * 64, b"PK\x03\x04 a zip", b"\xff" * 9):
         path.write_bytes(content)
         with pytest.raises(InputError, match="no ticket, or damaged"):
@@ -162,3 +166,15 @@ def test_what_cannot_be_written_is_said(tmp_path: Path) -> None:
         mask = Mask(ticket().mask.keep, About("imp", facts={"loss": float("nan")}))
         write_ticket(tmp_path / "nan", Ticket(mask))
     assert not (tmp_path / "nan").exists()
+
+
+def test_weights_to_start_from_that_are_no_numbers(tmp_path: Path) -> None:
+    given = ticket()
+    assert given.start is not None
+    endless = {**given.start, "mask": torch.tensor([0.0, -torch.inf])}  # as attention's buffers are
+    write_ticket(tmp_path / "t", Ticket(given.mask, endless))
+    read_ticket(tmp_path / "t")
+    broken = {**given.start, "half": torch.tensor([1.0, torch.nan]).half()}
+    write_ticket(tmp_path / "t", Ticket(given.mask, broken))
+    with pytest.raises(InputError, match="hold NaN, in 'half'"):
+        read_ticket(tmp_path / "t")
