@@ -21,7 +21,7 @@ from edgeprune.recipe import FinetuneOptions
 from edgeprune.target import find_target
 from edgeprune.tickets import controls
 from edgeprune.tickets.at_init.collapse import collapsed, effective_density
-from edgeprune.tickets.elastic import stretch
+from edgeprune.tickets.carry.elastic import stretch
 from edgeprune.tickets.found import Work
 from edgeprune.tickets.ledger import Ledger
 from edgeprune.tickets.methods import FIND

@@ -120,7 +120,7 @@ def apply(
     asked.use_threads(None)
     from edgeprune.inputs import load_model
     from edgeprune.mask import read_ticket
-    from edgeprune.tickets.transfer import transfer
+    from edgeprune.tickets.carry.transfer import transfer
 
     given = read_ticket(ticket)
     source = asked.source(model, arch, input_shape, trust_pickle)
@@ -171,7 +171,7 @@ def stretch(
     asked.use_threads(None)
     from edgeprune.inputs import load_model
     from edgeprune.mask import read_ticket
-    from edgeprune.tickets.elastic import stretch as fit
+    from edgeprune.tickets.carry.elastic import stretch as fit
 
     given = read_ticket(ticket)
     progress().say("> load")

@@ -21,7 +21,7 @@ from edgeprune.writing import check_place, save
 if TYPE_CHECKING:
     from edgeprune.mask import Ticket
     from edgeprune.model import Model
-    from edgeprune.tickets.ntk import Row
+    from edgeprune.tickets.lens.ntk import Row
 
 __all__ = ["add_to"]
 
@@ -102,7 +102,7 @@ def ntk(
     asked.use_threads(threads)
     from edgeprune.inputs import open_inputs
     from edgeprune.mask import read_ticket
-    from edgeprune.tickets.ntk import Sampling, compare
+    from edgeprune.tickets.lens.ntk import Sampling, compare
 
     paths = list(tickets or ())
     given = {path.stem if _once(path, paths) else str(path): read_ticket(path) for path in paths}
@@ -118,7 +118,7 @@ def ntk(
         shows,
     )
     if svg is not None:
-        from edgeprune.tickets.spectra import spectra_svg
+        from edgeprune.tickets.lens.spectra import spectra_svg
 
         save(svg, spectra_svg(rows, plain(model.name)))
     if json:

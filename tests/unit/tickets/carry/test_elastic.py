@@ -12,10 +12,10 @@ from edgeprune.errors import InputError
 from edgeprune.finetune import read_state, with_state
 from edgeprune.mask import About, Mask, Ticket, channel_mask, look
 from edgeprune.model import Event, Model
-from edgeprune.tickets.elastic import Stretched, stretch
+from edgeprune.tickets.carry.elastic import Stretched, stretch
 from tests import networks
 from tests.unit.channels.graphs import captured
-from tests.unit.tickets.test_stages import Unnamed
+from tests.unit.tickets.carry.test_stages import Unnamed
 
 PICTURE = torch.randn(2, 3, 32, 32)
 

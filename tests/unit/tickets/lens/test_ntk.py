@@ -14,8 +14,8 @@ from edgeprune.data import Data, open_data
 from edgeprune.errors import DataError, InputError
 from edgeprune.mask import About, Mask
 from edgeprune.model import Model
-from edgeprune.tickets.jacobian import Kernel
-from edgeprune.tickets.ntk import (
+from edgeprune.tickets.lens.jacobian import Kernel
+from edgeprune.tickets.lens.ntk import (
     Row,
     Sampling,
     alignment,

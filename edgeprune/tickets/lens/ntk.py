@@ -19,7 +19,7 @@ from edgeprune.errors import DataError, InputError
 from edgeprune.mask import Mask
 from edgeprune.model import Model
 from edgeprune.progress import Progress
-from edgeprune.tickets.jacobian import Kernel, Outputs, estimate_ntk, jacobian_ntk
+from edgeprune.tickets.lens.jacobian import Kernel, Outputs, estimate_ntk, jacobian_ntk
 
 __all__ = [
     "DENSE",

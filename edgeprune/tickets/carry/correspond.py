@@ -10,7 +10,7 @@ from itertools import chain, repeat
 from edgeprune.errors import InputError
 from edgeprune.mask import Mask, look
 from edgeprune.model import Model
-from edgeprune.tickets.stages import Block, Layout, Stage, common_path, find_stages
+from edgeprune.tickets.carry.stages import Block, Layout, Stage, common_path, find_stages
 
 __all__ = ["Item", "Pair", "Part", "correspond"]
 

@@ -14,7 +14,7 @@ from xml.sax.saxutils import escape
 
 from edgeprune.report.drawing import colour
 from edgeprune.report.text import plain
-from edgeprune.tickets.ntk import ROUNDING, Row
+from edgeprune.tickets.lens.ntk import ROUNDING, Row
 
 __all__ = ["spectra_svg"]
 

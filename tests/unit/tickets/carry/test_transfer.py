@@ -12,7 +12,7 @@ from edgeprune.errors import InputError
 from edgeprune.finetune import read_state
 from edgeprune.mask import About, Mask, Ticket, channel_mask, look, removed_channels
 from edgeprune.model import Model
-from edgeprune.tickets.transfer import heads, transfer
+from edgeprune.tickets.carry.transfer import heads, transfer
 from tests import networks
 from tests.unit.channels.graphs import captured
 

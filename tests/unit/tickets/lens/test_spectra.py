@@ -4,8 +4,8 @@ import xml.etree.ElementTree as ET
 
 import pytest
 
-from edgeprune.tickets.ntk import Lens, Row
-from edgeprune.tickets.spectra import spectra_svg
+from edgeprune.tickets.lens.ntk import Lens, Row
+from edgeprune.tickets.lens.spectra import spectra_svg
 
 SVG = "{http://www.w3.org/2000/svg}"
 

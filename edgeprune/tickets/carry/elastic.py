@@ -18,8 +18,8 @@ from edgeprune.errors import InputError
 from edgeprune.finetune import read_state
 from edgeprune.mask import About, Mask, Ticket, look
 from edgeprune.model import Model
-from edgeprune.tickets.correspond import Pair, correspond
-from edgeprune.tickets.transfer import Head, heads
+from edgeprune.tickets.carry.correspond import Pair, correspond
+from edgeprune.tickets.carry.transfer import Head, heads
 
 __all__ = ["Order", "Origin", "Stretched", "stretch"]
 

@@ -6,8 +6,8 @@ from torch import Tensor, nn
 from edgeprune.errors import InputError
 from edgeprune.mask import About, Mask
 from edgeprune.model import Model
-from edgeprune.tickets import jacobian
-from edgeprune.tickets.jacobian import Kernel, estimate_ntk, jacobian_ntk
+from edgeprune.tickets.lens import jacobian
+from edgeprune.tickets.lens.jacobian import Kernel, estimate_ntk, jacobian_ntk
 from tests.networks import DigitsCnn, TinyBert
 from tests.unit.finetune.toy import FixedBatch, captured
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from edgeprune.model import Model
-from edgeprune.tickets.stages import Stage, find_stages
+from edgeprune.tickets.carry.stages import Stage, find_stages
 from tests import networks
 from tests.unit.channels.graphs import captured
 
