@@ -25,7 +25,7 @@ from edgeprune.tickets.carry.elastic import stretch
 from edgeprune.tickets.found import Work
 from edgeprune.tickets.ledger import Ledger
 from edgeprune.tickets.methods import FIND
-from edgeprune.tickets.options import EarlyBirdOptions, ImpOptions, TicketOptions
+from edgeprune.tickets.options import DynamicOptions, EarlyBirdOptions, ImpOptions, TicketOptions
 from edgeprune.tickets.training import Training
 from tests.networks import DigitsCnn, ResNet
 
@@ -34,7 +34,7 @@ __all__ = ["METHODS", "Case", "Plan", "measure", "night", "quick", "waves"]
 METHODS = (
     "imp", "one-shot", "gradual", "snip", "grasp", "synflow", "ntk-sap", "random", "set", "rigl",
 )  # fmt: skip
-CONTROLS = ("imp-reinit", "imp-shuffled")
+CONTROLS = ("imp, reinitialised", "imp, random-mask", "imp, shuffled")
 SEEDS = (0, 1, 2)
 SPEC = Path(__file__).with_name("cifar10_10k.toml")
 Kind = str
@@ -72,7 +72,7 @@ def quick() -> Plan:
     """Digits, in minutes."""
     cases = [case for seed in SEEDS for case in _cell("digits", seed)]
     cases += [Case("digits", kind, 0.5, seed) for seed in SEEDS for kind in _BIRDS]
-    return Plan("scikit-learn's digits", "digits", 20, 40, tuple(cases))
+    return Plan("scikit-learn's digits", "digits", 20, 60, tuple(cases))
 
 
 def night(data: Path | None) -> Plan:
@@ -150,9 +150,9 @@ class _Given:
     def options(self, **changes: Any) -> TicketOptions:
         train = FinetuneOptions(epochs=self.epochs, batch_size=_BATCH, distill=0.0)
         imp = ImpOptions(rate=0.5, rewind=0.1)
-        birds = EarlyBirdOptions()
+        often = DynamicOptions(every=10)  # a training here has hundreds of steps, not 100,000
         return TicketOptions(
-            density=self.case.density, train=train, imp=imp, early_bird=birds, **changes
+            density=self.case.density, train=train, imp=imp, dynamic=often, **changes
         )
 
 
@@ -189,10 +189,7 @@ def _control(given: _Given) -> _Result:
     """The mask of IMP with other weights, or its densities with other places."""
     ticket = _ticket_of(given, replace(given.case, kind="imp"))
     seed = given.case.seed + 1000
-    if given.case.kind == "imp-reinit":
-        ticket = controls.reinitialised(ticket, given.model, seed)
-    else:
-        ticket = controls.random_mask(ticket, given.model, seed)
+    ticket = controls.CONTROLS[given.case.kind.removeprefix("imp, ")](ticket, given.model, seed)
     ledger = Ledger(look(given.model))
     return _Result(_train(given, ticket, ledger), ledger, ticket.mask, {})
 
