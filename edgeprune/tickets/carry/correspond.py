@@ -107,7 +107,7 @@ def _by_weights(
         found, _ = _matched(headless, tokens, ())
     if found is None:
         raise InputError(
-            f"{why}; where names or excluded weights are why, --source with the network of the "
+            f"{why}; where names or excluded weights are why, --from with the network of the "
             "ticket helps"
         )
     return tuple(Pair(other, slot.blocks, slot.repeats) for slot, other in found)

@@ -195,6 +195,8 @@ def test_what_does_not_correspond_is_refused(resnets: dict[int, Model]) -> None:
             InputError, match=r"has 'conv1\.weight' of shape \(4, 3, 3, 3\) where .* \(6, 3, 3, 3\)"
         ):
             stretch(ticket, source, wide)
+    with pytest.raises(InputError, match="--from with the network of the ticket helps"):
+        stretch(ticket, None, wide)
     with pytest.raises(InputError, match="don't correspond"):
         stretch(ticket, resnets[3], model_of(networks.TinyViT()))
     with pytest.raises(InputError, match="the mask is for another network"):
