@@ -23,7 +23,7 @@ from edgeprune.data import Batch
 from edgeprune.errors import DataError, InputError
 from edgeprune.model import Model
 
-__all__ = ["Scores", "batch_norm_scale", "magnitude", "random", "taylor"]
+__all__ = ["Scores", "batch_norm_scale", "batch_norm_weights", "magnitude", "random", "taylor"]
 
 Scores = NDArray[np.float64]
 """One for each channel, then one for each branch; NaN where a criterion has nothing to say."""
@@ -44,7 +44,7 @@ def batch_norm_scale(model: Model, groups: Groups, branches: Sequence[Branch] = 
 
     Channels and branches without batch norm get NaN.
     """
-    scales = _batch_norm_weights(model)
+    scales = batch_norm_weights(model)
     parameters = {n: p.abs() for n, p in _parameters(model, groups).items() if n in scales}
     present = _sum_slices(groups, {n: torch.ones_like(p) for n, p in parameters.items()})
     channels = np.where(present > 0, _sum_slices(groups, parameters), np.nan)
@@ -169,7 +169,8 @@ def _means(branches: Sequence[Branch], values: Mapping[str, Tensor]) -> Scores:
     return _sums(branches, values) / np.maximum(counts, 1)
 
 
-def _batch_norm_weights(model: Model) -> set[str]:
+def batch_norm_weights(model: Model) -> set[str]:
+    """The scales of all batch norms, by name."""
     names = model.program.graph_signature.inputs_to_parameters
     return {
         names[node.args[1].name]

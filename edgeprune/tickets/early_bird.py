@@ -24,6 +24,7 @@ from edgeprune.errors import InputError
 from edgeprune.finetune import read_state, with_state
 from edgeprune.mask import Network, Ticket, channel_mask, look
 from edgeprune.model import Event, Model
+from edgeprune.prune.importance import batch_norm_weights
 from edgeprune.tickets.early_bird_coefficients import Coefficients, readers, with_coefficients
 from edgeprune.tickets.found import Found, Work, about
 from edgeprune.tickets.ledger import Ledger
@@ -104,7 +105,7 @@ def make_judge(
         InputError: No channel can be judged, or an option doesn't fit.
     """
     _check(options)
-    norms = _batch_norms(model)
+    norms = batch_norm_weights(model)
     normed: list[Group] = []
     plain: list[Group] = []
     notes: list[str] = []
@@ -147,19 +148,6 @@ def _pools(
     alone = [*normed, *plain] if alloc == "uniform" else plain
     together = [tuple(normed)] if alloc is None and normed else []
     return (*together, *((group,) for group in alone))
-
-
-def _batch_norms(model: Model) -> set[str]:
-    """The weights of all batch norms."""
-    names = model.program.graph_signature.inputs_to_parameters
-    return {
-        names[node.args[1].name]
-        for node in model.program.graph.nodes
-        if node.op == "call_function"
-        and "batch_norm" in str(node.target)
-        and isinstance(node.args[1], torch.fx.Node)
-        and node.args[1].name in names
-    }
 
 
 @dataclass

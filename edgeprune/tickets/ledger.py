@@ -6,11 +6,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from time import perf_counter
 from typing import Any
 
 from edgeprune.mask import Mask, Network
+from edgeprune.profiler import memory
 
 __all__ = ["Ledger"]
 
@@ -78,13 +78,13 @@ class Ledger:
     @contextmanager
     def clock(self) -> Iterator[None]:
         """Add the seconds of what is done inside, and watch the memory."""
-        _reset_peak()
+        memory.reset_peak()
         start = perf_counter()
         try:
             yield
         finally:
             self.seconds += perf_counter() - start
-            peak = _peak()
+            peak = memory.read_status().get("VmHWM") if memory.available() else None
             if peak is not None:
                 self.peak_bytes = max(peak, self.peak_bytes or 0)
 
@@ -101,20 +101,3 @@ class Ledger:
         """Go on from such sums."""
         for name, value in state.items():
             setattr(self, name, value)
-
-
-def _reset_peak() -> None:
-    """Let Linux begin its high-water mark anew; elsewhere it stays that of the whole process."""
-    try:
-        Path("/proc/self/clear_refs").write_text("5")
-    except OSError:
-        return
-
-
-def _peak() -> int | None:
-    try:
-        lines = Path("/proc/self/status").read_text().splitlines()
-    except OSError:
-        return None
-    kilobytes = [line.split()[1] for line in lines if line.startswith("VmHWM:")]
-    return int(kilobytes[0]) * 1024 if kilobytes else None
