@@ -159,7 +159,7 @@ class _Lives:
         for name in filter(None, operator.inputs):
             maker = self._maker(name)
             behind = maker is not None and self._is_inside(name) and _is(maker, "DequantizeLinear")
-            names.append(maker.inputs[0] if maker is not None and behind else name)
+            names.append(maker.input(0) if maker is not None and behind else name)
         return names
 
     def _is_inside(self, name: str) -> bool:

@@ -131,7 +131,7 @@ class _Walk:
 
     def _products(self, call: Call, graph: Graph, times: int) -> int | None:
         operator = call.operator
-        output = graph.tensors.get(operator.outputs[0]) if operator.outputs else None
+        output = graph.tensors.get(operator.output(0))
         try:
             return times * macs(call, output, self._lite)
         except Unknown as error:

@@ -85,6 +85,14 @@ class Operator(NamedTuple):
     version: int = 1
     """TFLite: the operator's own; ONNX: of the operator set."""
 
+    def input(self, at: int) -> str:
+        """A name; empty where there is none, as in a broken file even where one is due."""
+        return self.inputs[at] if at < len(self.inputs) else ""
+
+    def output(self, at: int) -> str:
+        """A name; empty where there is none."""
+        return self.outputs[at] if at < len(self.outputs) else ""
+
 
 class Graph(NamedTuple):
     """Operators in the order in which they run."""

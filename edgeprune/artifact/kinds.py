@@ -98,7 +98,7 @@ class _Onnx:
 
     def alone(self, operator: Operator) -> Kind:
         """The kind of an operator by its type and its tensors' types."""
-        kind, first = bare(operator.type), next(iter(operator.inputs), "")
+        kind, first = bare(operator.type), operator.input(0)
         if kind in ONNX_MOVES or operator.graphs or self._is_fixed(operator):
             return "none"
         maker = self._maker(first)
@@ -120,16 +120,13 @@ class _Onnx:
         inputs = [name for name in operator.inputs[: 1 if operator.type == "Resize" else 2] if name]
         if not inputs or not all(self._dequantized(name) for name in inputs):
             return False
-        return operator.type in _FLOAT_OUT or self._quantized(
-            next(iter(operator.outputs), ""), _CLIPS
-        )
+        return operator.type in _FLOAT_OUT or self._quantized(operator.output(0), _CLIPS)
 
     def clips(self, operator: Operator, known: list[Kind]) -> bool:
         """Whether it is an activation that an integer operator makes superfluous."""
-        made = operator.outputs[0] if operator.outputs else ""
-        if operator.type not in _CLIPS or not self._quantized(made, frozenset()):
+        if operator.type not in _CLIPS or not self._quantized(operator.output(0), frozenset()):
             return False
-        at = self._links.maker.get(operator.inputs[0])
+        at = self._links.maker.get(operator.input(0))
         return at is not None and known[at] == "int8"
 
     def _dequantized(self, name: str) -> bool:
@@ -138,10 +135,10 @@ class _Onnx:
             if maker is None:
                 return False
             if bare(maker.type) == "DequantizeLinear":
-                return self._dtype(maker.inputs[0]) in EIGHT_BITS
+                return self._dtype(maker.input(0)) in EIGHT_BITS
             if maker.type not in _ALONGSIDE:
                 return False
-            name = maker.inputs[0]
+            name = maker.input(0)
         return False
 
     def _quantized(self, name: str, through: frozenset[str]) -> bool:
@@ -157,14 +154,14 @@ class _Onnx:
             if len(operators) > 1 or operators[0].type not in _ALONGSIDE | through:
                 return False
             clipped = clipped or operators[0].type in through
-            name = operators[0].outputs[0]
+            name = operators[0].output(0)
         return False
 
     def _from_zero(self, quantize: Operator) -> bool:
         """Whether the lowest integer stands for 0, so that what is below needs no clipping."""
-        if len(quantize.inputs) < 3 or not quantize.inputs[2]:
+        if not quantize.input(2):
             return True  # unsigned from 0
-        zero = self._graph.tensors.get(quantize.inputs[2])
+        zero = self._graph.tensors.get(quantize.input(2))
         if zero is None or not zero.values:
             return False
         return all(value == _LOWEST.get(zero.dtype) for value in zero.values)

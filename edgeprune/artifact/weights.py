@@ -90,7 +90,7 @@ def _is_weight(operator: Operator, tensor: Tensor, dequantized: bool) -> bool:
 
 
 def _size(operator: Operator, tensor: Tensor) -> int:
-    if bare(operator.type) == "MatMulNBits" and tensor.name == operator.inputs[1]:
+    if bare(operator.type) == "MatMulNBits" and tensor.name == operator.input(1):
         attributes: Mapping[str, object] = operator.attributes
         rows, columns = attributes.get("N"), attributes.get("K")
         if isinstance(rows, int) and isinstance(columns, int):

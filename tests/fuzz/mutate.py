@@ -21,6 +21,7 @@ from types import FrameType
 from edgeprune.artifact import contents, figures, read
 from edgeprune.errors import InputError
 from edgeprune.export import flatbuffer
+from tests.fuzz.rearrange import rearranged
 from tests.model_files import control, lite_branches, lite_cnn, lite_model, quantized
 
 __all__ = ["broken", "judge", "seeds"]
@@ -101,7 +102,11 @@ def _run(form: str, seconds: float, seed: int) -> int:
         path = Path(folder) / "model"
         end = time.monotonic() + seconds
         while time.monotonic() < end:
-            content = broken(chance.choice(whole), chance.choice(whole), chance)
+            content = chance.choice(whole)
+            if chance.random() < 0.5:
+                content = rearranged(form, chance)
+            if content in whole or chance.random() < 0.2:
+                content = broken(content, chance.choice(whole), chance)
             signal.alarm(_SECONDS)
             try:
                 counts[judge(content, path)] += 1

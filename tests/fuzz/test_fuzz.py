@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from edgeprune.errors import InputError
 from tests.fuzz.mutate import broken, judge, seeds
+from tests.fuzz.rearrange import rearranged
 
 ROOT = Path(__file__).parents[2]
 FORMS = ("onnx", "tflite")
@@ -33,6 +34,15 @@ def test_the_whole_files_are_read(form: str, place: Path) -> None:
 def test_broken_files_are_read_or_refused(form: str, place: Path, seed: int) -> None:
     chance, whole = random.Random(seed), seeds(form)
     judge(broken(chance.choice(whole), chance.choice(whole), chance), place)
+
+
+@pytest.mark.parametrize("form", FORMS)
+@settings(max_examples=400)
+@given(seed=st.integers(0, 2**32))
+def test_whole_files_of_broken_models_are_read_or_refused(
+    form: str, place: Path, seed: int
+) -> None:
+    judge(rearranged(form, random.Random(seed)), place)
 
 
 @settings(max_examples=200)
