@@ -31,10 +31,12 @@ def page(plan: Plan, rows: Sequence[Row]) -> str:
 
 def _head(plan: Plan, rows: Sequence[Row]) -> Iterator[str]:
     left = len(plan.cases) - len(rows)
+    trained = " and ".join(f"{net} for {count} epochs" for net, count in plan.epochs.items())
     yield (
-        f"Every run trains for {plan.epochs} epochs (early-bird and late-bird for "
+        f"Every run trains {trained} (early-bird and late-bird for "
         f"{plan.bird_epochs}) from newly drawn weights, the same for all kinds by seed, with SGD "
-        "at 0.1, a cosine and batches of 128. IMP halves the living weights at each level and "
+        f"at {plan.rate:g}, a cosine and batches of {plan.batch_size}, products in "
+        f"{plan.precision}. IMP halves the living weights at each level and "
         "rewinds to a tenth of the steps; late-bird is early-bird's pruning after a whole "
         "training, and another whole training after it. Accuracy is of the evaluation data, seen "
         "once, at the end: mean and range over seeds. Costs are multiples of one dense training, "

@@ -80,6 +80,10 @@ class FinetuneOptions(Config):
     """Stop after so many epochs without a better held-out loss; ``None``: never stop early."""
     augment: Literal["auto", "none", "flip-shift"] = "auto"
     """``auto``: what the data spec says."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """In what products are computed. ``bfloat16``: mixed precision, where weights, gradients and
+    the optimizer stay float32. It pays on a processor with instructions for it (AMX), and slows
+    training down elsewhere."""
 
 
 class QuantizeOptions(Config):

@@ -2,7 +2,7 @@
 """What fine-tuning minimises: decided once from the outputs, then computed batch by batch."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeAlias
 
 import torch
 import torch.nn.functional as F
@@ -13,7 +13,9 @@ from edgeprune.errors import DataError, InputError
 from edgeprune.finetune.loop import Loss, Score
 from edgeprune.recipe import FinetuneOptions
 
-__all__ = ["Objective", "bind", "decide", "outputs_of"]
+__all__ = ["Objective", "Precision", "bind", "decide", "outputs_of"]
+
+Precision: TypeAlias = Literal["float32", "bfloat16"]
 
 
 @dataclass(frozen=True)
@@ -56,8 +58,13 @@ class Objective:
         return teacher if self.distill == 1 else f"{labels} + {teacher}"
 
 
-def outputs_of(module: nn.Module, batch: Batch, fixed: int | None) -> tuple[Tensor, ...]:
+def outputs_of(
+    module: nn.Module, batch: Batch, fixed: int | None, precision: Precision = "float32"
+) -> tuple[Tensor, ...]:
     """All outputs of a captured module for a batch: it gives a tensor or a tuple of them.
+
+    With ``bfloat16`` products are computed in it, as ``torch.autocast`` chooses them, and outputs
+    are float32 again, for the loss to be computed in.
 
     A module that takes batches of ``fixed`` samples only gets a smaller batch filled up with its
     last sample; the filling is cut off the outputs.
@@ -69,14 +76,17 @@ def outputs_of(module: nn.Module, batch: Batch, fixed: int | None) -> tuple[Tens
     filling = 0 if fixed is None else fixed - count
     if filling:
         inputs = tuple(torch.cat([i, i[-1:].expand(filling, *i.shape[1:])]) for i in inputs)
+    mixed = torch.autocast("cpu", torch.bfloat16, enabled=precision == "bfloat16")
     try:
-        given = module(*inputs)
+        with mixed:
+            given = module(*inputs)
     except IndexError as error:
         raise DataError(
             f"fine-tune: {error}: a token id, or another index in the data, is larger than the "
             "model's table"
         ) from error
     outputs = (given,) if isinstance(given, Tensor) else tuple(given)
+    outputs = tuple(o.float() if o.dtype == torch.bfloat16 else o for o in outputs)
     if filling:
         outputs = tuple(o[:count] if o.ndim and len(o) == fixed else o for o in outputs)
     return outputs
@@ -110,18 +120,23 @@ def decide(
     return Objective(kind, distill, options.temperature, labelled, (*notes, *why))
 
 
-def bind(objective: Objective, teacher: nn.Module | None, fixed: int | None) -> Loss:
+def bind(
+    objective: Objective,
+    teacher: nn.Module | None,
+    fixed: int | None,
+    precision: Precision = "float32",
+) -> Loss:
     """The objective as a function of a module and a batch; the teacher runs without gradient.
 
     ``fixed`` is the batch size that module and teacher insist on, if they do.
     """
 
     def loss(module: nn.Module, batch: Batch) -> Score:
-        outputs = outputs_of(module, batch, fixed)
+        outputs = outputs_of(module, batch, fixed, precision)
         targets: tuple[Tensor, ...] = ()
         if teacher is not None and objective.distill > 0:
             with torch.no_grad():
-                targets = outputs_of(teacher, batch, fixed)
+                targets = outputs_of(teacher, batch, fixed, precision)
         if objective.kind == "outputs":
             return Score(_match(outputs, targets), len(batch.inputs[0]))
         return _classify(objective, outputs[0], targets, batch.labels)

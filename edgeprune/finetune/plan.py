@@ -4,11 +4,12 @@
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from edgeprune.context import Context
 from edgeprune.data import Batch, Data
 from edgeprune.errors import DataError, InputError
-from edgeprune.finetune.loss import Objective, decide, outputs_of
+from edgeprune.finetune.loss import Objective, Precision, decide, outputs_of
 from edgeprune.finetune.optimise import base_rate
 from edgeprune.model import Model
 from edgeprune.recipe import FinetuneOptions
@@ -60,8 +61,7 @@ def make_plan(model: Model, options: FinetuneOptions, context: Context, data: Da
         raise DataError("fine-tune: patience needs a held-out part of the training data; none here")
     batch = next(iter(data.sample_train(fixed or 2, fixed or 2, context.seed)))
     _check_inputs(model, batch)
-    with torch.no_grad():
-        outputs = outputs_of(model.module(), batch, fixed)
+    outputs = _outputs(model, batch, fixed, options.precision)
     objective = decide(outputs, batch.labels, options, teacher=context.dense is not None)
     if batch_size == 1:
         notes = (*notes, "batches of one sample: batch norm and dropout stay in eval mode")
@@ -75,6 +75,23 @@ def make_plan(model: Model, options: FinetuneOptions, context: Context, data: Da
         held_out=held_out,
         notes=(f"loss: {objective.text}", *objective.notes, *notes, *_frozen_norms(model)),
     )
+
+
+@torch.no_grad()
+def _outputs(
+    model: Model, batch: Batch, fixed: int | None, precision: Precision
+) -> tuple[Tensor, ...]:
+    if precision == "float32":
+        return outputs_of(model.module(), batch, fixed)
+    try:
+        return outputs_of(model.module(), batch, fixed, precision)
+    except (RuntimeError, AssertionError) as error:
+        # A size or a type that the model's code insists on.
+        first = str(error).strip().split("\n", maxsplit=1)[0]
+        raise InputError(
+            f"fine-tune: the model can't be computed in {precision}: {first}; set precision to "
+            "float32"
+        ) from error
 
 
 def _fixed_batch(model: Model, dense: Model | None) -> int | None:

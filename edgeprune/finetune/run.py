@@ -53,7 +53,7 @@ class Run:
         teacher = None
         if plan.objective.distill and context.dense:
             teacher = context.dense.module().requires_grad_(False)
-        self.loss = bind(plan.objective, teacher, plan.fixed)
+        self.loss = bind(plan.objective, teacher, plan.fixed, options.precision)
         self.schedule = cosine_with_warmup(plan.rate, options.epochs * plan.steps, options.warmup)
         self.done = Checkpoint(state={}, optimizer={})
         self.started = self.saved = time.monotonic()

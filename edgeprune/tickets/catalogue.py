@@ -24,6 +24,7 @@ TRAIN_KEYS = frozenset(
         "batch_size",
         "warmup",
         "augment",
+        "precision",
     )
 )
 """What the training of tickets uses of its table: there is no teacher, and no early stop."""

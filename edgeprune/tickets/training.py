@@ -141,7 +141,8 @@ class Training:
         """An entry an epoch: mean training loss, its score in percent, the same of the held-out
         part of the training data (``holdout_...``) where there is one."""
         self._sums = Totals()
-        self._loss = self._with_penalty(bind(self.plan.objective, None, self.plan.fixed))
+        loss = bind(self.plan.objective, None, self.plan.fixed, self.options.precision)
+        self._loss = self._with_penalty(loss)
 
     @property
     def total(self) -> int:

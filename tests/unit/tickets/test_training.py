@@ -167,9 +167,10 @@ def test_a_checkpoint_of_another_key_is_not_taken_up(
     assert same(outcome(training), undisturbed)
 
 
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
 def test_masked_weights_and_their_moments_are_zero_after_each_step(
-    optimizer: str, tmp_path: Path
+    optimizer: str, precision: str, tmp_path: Path
 ) -> None:
     seen = 0
 
@@ -185,7 +186,8 @@ def test_masked_weights_and_their_moments_are_zero_after_each_step(
                         assert not value[~kept].any()
                         seen += 1
 
-    training = make(tmp_path, Looking(), mask=half(cnn()), options={"optimizer": optimizer})
+    options = {"optimizer": optimizer, "precision": precision}
+    training = make(tmp_path, Looking(), mask=half(cnn()), options=options)
     before = training.weights()
     before = {name: before[name].clone() for name in training.mask.keep}  # type: ignore[union-attr]
     training.run()
