@@ -45,11 +45,11 @@ def spread(figure: Figure | None) -> str:
 
 
 def count(value: float) -> str:
-    """Three significant digits of a number: ``950``, ``272 k``, ``40.6 M``, ``4.1 G``."""
+    """Three significant digits of a number: ``2.28``, ``950``, ``272 k``, ``40.6 M``, ``4.1 G``."""
     for unit, scale in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
         if value >= 0.9995 * scale:
             return f"{_short(value / scale)} {unit}"
-    return f"{value:.0f}"
+    return _short(value)
 
 
 def ratio(figure: Figure | None) -> str:

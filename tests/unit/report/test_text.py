@@ -31,7 +31,15 @@ def test_spread(value: Figure | None, expected: str) -> None:
 
 @pytest.mark.parametrize(
     ("value", "expected"),
-    [(0, "0"), (950, "950"), (999.6, "1 k"), (1000, "1 k"), (999_600, "1 M"), (4.1e9, "4.1 G")],
+    [
+        (0, "0"),
+        (2.2811, "2.28"),
+        (950, "950"),
+        (999.6, "1 k"),
+        (1000, "1 k"),
+        (999_600, "1 M"),
+        (4.1e9, "4.1 G"),
+    ],
 )
 def test_count(value: float, expected: str) -> None:
     assert text.count(value) == expected
