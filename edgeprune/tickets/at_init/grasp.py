@@ -14,17 +14,7 @@ from edgeprune.data import Batch
 from edgeprune.finetune.loop import Score
 from edgeprune.mask import Mask
 from edgeprune.model import Model
-from edgeprune.tickets.at_init.steps import (
-    batches,
-    begin,
-    check_scores,
-    descend,
-    finish,
-    probe_at,
-    put,
-    seen,
-    weights_of,
-)
+from edgeprune.tickets.at_init.steps import batches, check_scores, find_on_data
 from edgeprune.tickets.found import Found, Work
 from edgeprune.tickets.options import TicketOptions
 from edgeprune.tickets.scores import Probe, Scores, mean_gradients
@@ -47,18 +37,12 @@ def find(model: Model, options: TicketOptions, context: Context, work: Work) -> 
         InputError: Nothing to learn from, a density that can't be met, or all scores are zero.
         DataError: There is no data, or it doesn't fit the model.
     """
-    start = begin(model, options, context)
-    probe = probe_at(start, options, context)
-    weights = weights_of(probe.module)
+    temperature = options.at_init.temperature
 
-    def score(mask: Mask, step: int) -> Scores:
-        put(probe.module, weights, mask)
-        return preservation(probe, mask, options.at_init.temperature)
+    def score(probe: Probe, mask: Mask) -> Scores:
+        return preservation(probe, mask, temperature)
 
-    mask, steps = descend(start, options, context, score, options.at_init.iterations or 1)
-    details = {"iterations": steps, "samples": seen(probe)}
-    notes = ("iterative GraSP: scored again after each step",) if steps > 1 else ()
-    return finish(start, mask, {**details, "temperature": options.at_init.temperature}, notes)
+    return find_on_data(model, options, context, score, temperature=temperature)
 
 
 def preservation(probe: Probe, mask: Mask, temperature: float) -> Scores:

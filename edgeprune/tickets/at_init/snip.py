@@ -6,17 +6,7 @@ from __future__ import annotations
 from edgeprune.context import Context
 from edgeprune.mask import Mask
 from edgeprune.model import Model
-from edgeprune.tickets.at_init.steps import (
-    batches,
-    begin,
-    check_scores,
-    descend,
-    finish,
-    probe_at,
-    put,
-    seen,
-    weights_of,
-)
+from edgeprune.tickets.at_init.steps import batches, check_scores, find_on_data, weights_of
 from edgeprune.tickets.found import Found, Work
 from edgeprune.tickets.options import TicketOptions
 from edgeprune.tickets.scores import Probe, Scores, mean_gradients, saliency
@@ -39,17 +29,7 @@ def find(model: Model, options: TicketOptions, context: Context, work: Work) -> 
         InputError: Nothing to learn from, a density that can't be met, or all scores are zero.
         DataError: There is no data, or it doesn't fit the model.
     """
-    start = begin(model, options, context)
-    probe = probe_at(start, options, context)
-    weights = weights_of(probe.module)
-
-    def score(mask: Mask, step: int) -> Scores:
-        put(probe.module, weights, mask)
-        return sensitivity(probe, mask)
-
-    mask, steps = descend(start, options, context, score, options.at_init.iterations or 1)
-    notes = ("iterative SNIP: scored again after each step",) if steps > 1 else ()
-    return finish(start, mask, {"iterations": steps, "samples": seen(probe)}, notes)
+    return find_on_data(model, options, context, sensitivity)
 
 
 def sensitivity(probe: Probe, mask: Mask) -> Scores:

@@ -32,6 +32,7 @@ __all__ = [
     "begin",
     "check_scores",
     "descend",
+    "find_on_data",
     "finish",
     "normalise_by_batch",
     "probe_at",
@@ -121,6 +122,34 @@ def finish(
     facts = {"effective_density": alive.density, "collapsed": list(collapsed(mask)), **details}
     notes = (*notes, *collapse_notes(start.model, mask, alive))
     return Found(Ticket(mask, start.state), start.ledger, details=facts, notes=notes)
+
+
+def find_on_data(
+    model: Model,
+    options: TicketOptions,
+    context: Context,
+    score: Callable[[Probe, Mask], Scores],
+    **details: Any,
+) -> Found:
+    """A whole search by a score that looks at training samples: once, or again after each of
+    ``options.at_init.iterations`` steps in the network as it is then.
+
+    Raises:
+        InputError: Nothing to learn from, a density that can't be met, or all scores are zero.
+        DataError: There is no data, or it doesn't fit the model.
+    """
+    start = begin(model, options, context)
+    probe = probe_at(start, options, context)
+    weights = weights_of(probe.module)
+
+    def score_masked(mask: Mask, step: int) -> Scores:
+        put(probe.module, weights, mask)
+        return score(probe, mask)
+
+    mask, steps = descend(start, options, context, score_masked, options.at_init.iterations or 1)
+    facts = {"iterations": steps, "samples": seen(probe), **details}
+    notes = ("iterative: scored again after each step",) if steps > 1 else ()
+    return finish(start, mask, facts, notes)
 
 
 def check_scores(scores: Scores, method: str) -> float:
