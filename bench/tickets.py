@@ -21,6 +21,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,10 @@ sys.path.insert(0, str(HERE.parent))
 
 import tickets_runs as runs  # noqa: E402
 from tickets_page import page  # noqa: E402
+
+from edgeprune.profiler.machine import describe, versions  # noqa: E402
+
+_SHOWN = ("edgeprune", "torch", "numpy", "python")
 
 
 def main() -> None:
@@ -95,7 +100,7 @@ def _run(
     only: str | None,
 ) -> None:
     """Carry out all cases that have no row yet, wave by wave: a case may need an earlier ticket."""
-    done = {runs.Case(**row["case"]) for row in _read(rows)}
+    done = {runs.Case(**row["case"]) for row in _read(rows) if runs.fits(plan, row)}
     left = [c for c in plan.cases if c not in done and (only is None or only in c.kind)]
     work.mkdir(parents=True, exist_ok=True)
     os.environ.update(_MEMORY)
@@ -114,7 +119,14 @@ def _run(
 def _one(order: _Order) -> dict[str, Any] | None:
     if order.deadline is not None and time.monotonic() > order.deadline:
         return None
-    return {"case": asdict(order.case), **runs.measure(order.plan, order.case, order.work)}
+    found = runs.measure(order.plan, order.case, order.work)
+    return {"case": asdict(order.case), "origin": _origin(), **found}
+
+
+def _origin() -> str:
+    known = versions()
+    named = ", ".join(f"{name} {known[name]}" for name in _SHOWN if name in known)
+    return f"{datetime.now(UTC):%Y-%m-%d}; {describe()}; {named}"
 
 
 def _quiet() -> None:

@@ -12,11 +12,12 @@ from typing import Any, Literal
 
 import torch
 
+from edgeprune.channels import analyse, apply
 from edgeprune.context import Context
 from edgeprune.data import Data, open_data
 from edgeprune.finetune import with_state
 from edgeprune.finetune.loss import Precision, outputs_of
-from edgeprune.mask import Mask, Ticket, look, read_ticket, write_ticket
+from edgeprune.mask import Mask, Ticket, look, read_ticket, removed_channels, write_ticket
 from edgeprune.model import Event, Model, capture
 from edgeprune.recipe import FinetuneOptions
 from edgeprune.target import find_target
@@ -26,18 +27,24 @@ from edgeprune.tickets.carry.elastic import stretch
 from edgeprune.tickets.found import Work
 from edgeprune.tickets.ledger import Ledger
 from edgeprune.tickets.methods import FIND
-from edgeprune.tickets.options import DynamicOptions, EarlyBirdOptions, ImpOptions, TicketOptions
+from edgeprune.tickets.options import (
+    AtInitOptions,
+    DynamicOptions,
+    EarlyBirdOptions,
+    ImpOptions,
+    TicketOptions,
+)
 from edgeprune.tickets.training import Training
 from tests.networks import DigitsCnn, ResNet
 
-__all__ = ["METHODS", "Case", "Plan", "measure", "night", "quick", "waves"]
+__all__ = ["METHODS", "Case", "Plan", "fits", "measure", "night", "quick", "waves"]
 
 METHODS = (
     "imp", "one-shot", "gradual", "snip", "grasp", "synflow", "ntk-sap", "random", "set", "rigl",
 )  # fmt: skip
-CONTROLS = ("imp, reinitialised", "imp, random-mask", "imp, shuffled")
+CONTROLS = ("imp, retrained", "imp, reinitialised", "imp, random-mask", "imp, shuffled")
 SEEDS = (0, 1, 2)
-SPEC = Path(__file__).with_name("cifar10_4k.toml")
+HERE = Path(__file__).parent
 Kind = str
 Net = Literal["digits", "resnet20", "resnet20x2", "resnet32"]
 
@@ -65,6 +72,7 @@ class Plan:
     data: str
     epochs: Mapping[Net, int]
     """Of one training."""
+    bird_data: str
     bird_epochs: int
     """Of the early birds: five masks in a queue are a quarter of twenty epochs already."""
     batch_size: int
@@ -72,13 +80,39 @@ class Plan:
     precision: Precision
     cases: tuple[Case, ...]
 
+    def settings(self, case: Case) -> dict[str, Any]:
+        """All that a case is run with; a row with others isn't of this plan."""
+        bird = case.kind in _BIRDS
+        return {
+            "data": Path((self.bird_data if bird else self.data).split("=")[0]).stem,
+            "epochs": self.bird_epochs if bird else self.epochs[case.net],
+            "batch_size": self.batch_size,
+            "rate": self.rate,
+            "samples": 128 if case.net == "resnet20x2" else 512,
+            "precision": "float32" if case.kind.endswith(", float32") else self.precision,
+        }
+
+
+def fits(plan: Plan, row: Mapping[str, Any]) -> bool:
+    """Whether a row was made as ``plan`` has it."""
+    case = Case(**row["case"])
+    return case in plan.cases and row["settings"] == plan.settings(case)
+
 
 def quick() -> Plan:
     """Digits, in minutes."""
     cases = [case for seed in SEEDS for case in _cell("digits", seed)]
     cases += [Case("digits", kind, 0.5, seed) for seed in SEEDS for kind in _BIRDS]
     return Plan(
-        "scikit-learn's digits", "digits", {"digits": 20}, 60, 128, 0.1, "float32", tuple(cases)
+        "scikit-learn's digits",
+        "digits",
+        {"digits": 20},
+        "digits",
+        60,
+        128,
+        0.1,
+        "float32",
+        tuple(cases),
     )
 
 
@@ -94,11 +128,21 @@ def night(data: Path | None) -> Plan:
     for seed in SEEDS:
         cases += [c for c in _cell("resnet20x2", seed) if c.kind not in CONTROLS]
     epochs: Mapping[Net, int] = {"resnet20": 5, "resnet32": 5, "resnet20x2": 3}
-    return Plan("CIFAR-10", f"{SPEC}={data}", epochs, 32, 64, 0.05, "bfloat16", tuple(cases))
+    many, few = (f"{HERE / name}={data}" for name in ("cifar10_4k.toml", "cifar10_2k.toml"))
+    return Plan("CIFAR-10", many, epochs, few, 100, 64, 0.05, "bfloat16", tuple(cases))
 
 
-_BIRDS = ("early-bird", "late-bird")
-_ELASTIC = ("elastic", "elastic-random")
+_BIRDS = ("early-bird", "early-bird, retrained", "late-bird")
+_ELASTIC = (
+    "elastic",
+    "elastic, random-mask",
+    "elastic, new weights",
+    "elastic, new weights, random-mask",
+)
+
+
+_SECOND = (*CONTROLS, *_ELASTIC, "early-bird, retrained")
+"""They take the ticket of another run."""
 
 
 def _cell(net: Net, seed: int) -> list[Case]:
@@ -108,30 +152,36 @@ def _cell(net: Net, seed: int) -> list[Case]:
 
 
 def waves(cases: Sequence[Case]) -> Iterator[list[Case]]:
-    """Those that need nothing first, then those that need another's ticket; seed by seed, the wide
-    network last."""
-    for wide in (False, True):
+    """Those that need nothing first, then those that need another's ticket; seed by seed, what
+    trains longest last."""
+    for place in range(3):
         for seed in SEEDS:
-            mine = [c for c in cases if c.seed == seed and (c.net == "resnet20x2") is wide]
-            yield [case for case in mine if case.kind not in (*CONTROLS, *_ELASTIC)]
-            yield [case for case in mine if case.kind in (*CONTROLS, *_ELASTIC)]
+            mine = [c for c in cases if c.seed == seed and _place(c) == place]
+            yield [case for case in mine if case.kind not in _SECOND]
+            yield [case for case in mine if case.kind in _SECOND]
+
+
+def _place(case: Case) -> int:
+    return 2 if case.kind in _BIRDS else int(case.net == "resnet20x2")
 
 
 def measure(plan: Plan, case: Case, work: Path) -> dict[str, Any]:
     """Find the ticket, train it where its method doesn't, and look at the evaluation data once."""
     start = time.perf_counter()
-    data = _data(plan.data)
+    settings = plan.settings(case)
+    data = _data(plan.bird_data if case.kind in _BIRDS else plan.data)
     model = _network(case, data)
     folder = work / case.text.replace(" ", "_")
     folder.mkdir(parents=True, exist_ok=True)
     context = Context(find_target("host"), folder, data, seed=case.seed)
-    given = _Given(plan, case, model, context, work)
+    given = _Given(plan, case, model, context, work, settings)
     result = _RUNS.get(case.kind, _by_method)(given)
     mask = result.mask
     kept = [] if mask is None else list(mask.densities.values())
-    dense, sparse = result.ledger.relative(given.epochs * data.sizes["train"])
+    dense, sparse = result.ledger.relative(settings["epochs"] * data.sizes["train"])
     return {
-        "accuracy": _accuracy(result.model, data, given.options().train.precision),
+        "settings": settings,
+        "accuracy": _accuracy(result.model, data, settings["precision"]),
         "dense": dense,
         "sparse": sparse,
         "density": None if mask is None else mask.density,
@@ -151,27 +201,30 @@ class _Given:
     model: Model
     context: Context
     work: Path
+    settings: Mapping[str, Any]
 
     @property
-    def epochs(self) -> int:
-        """Of one training."""
-        return (
-            self.plan.bird_epochs if self.case.kind in _BIRDS else self.plan.epochs[self.case.net]
-        )
+    def key(self) -> str:
+        """Of a run, and so of its checkpoints."""
+        return f"{self.case.text}, {dict(self.settings)}"
 
     def options(self, **changes: Any) -> TicketOptions:
-        plain = self.case.kind.endswith(", float32")
         train = FinetuneOptions(
-            epochs=self.epochs,
-            batch_size=self.plan.batch_size,
-            learning_rate=self.plan.rate,
+            epochs=self.settings["epochs"],
+            batch_size=self.settings["batch_size"],
+            learning_rate=self.settings["rate"],
+            precision=self.settings["precision"],
             distill=0.0,
-            precision="float32" if plain else self.plan.precision,
         )
         imp = ImpOptions(rate=0.5, rewind=0.1)
         often = DynamicOptions(every=10)  # a training here has hundreds of steps, not 100,000
         return TicketOptions(
-            density=self.case.density, train=train, imp=imp, dynamic=often, **changes
+            density=self.case.density,
+            train=train,
+            imp=imp,
+            dynamic=often,
+            at_init=AtInitOptions(samples=self.settings["samples"]),
+            **changes,
         )
 
 
@@ -185,7 +238,7 @@ class _Result:
 
 def _by_method(given: _Given) -> _Result:
     options = given.options(method=given.case.kind)
-    work = Work(given.context.folder, given.case.text)
+    work = Work(given.context.folder, given.key)
     found = FIND[options.method](given.model, options, given.context, work)
     write_ticket(given.context.folder / "ticket.safetensors", found.ticket)
     trained = found.trained
@@ -205,34 +258,53 @@ def _dense(given: _Given) -> _Result:
 
 
 def _control(given: _Given) -> _Result:
-    """The mask of IMP with other weights, or its densities with other places."""
+    """IMP's ticket, its mask with other weights, or its densities with other places: each gets one
+    whole training from its first step."""
     ticket = _ticket_of(given, replace(given.case, kind="imp"))
-    seed = given.case.seed + 1000
-    ticket = controls.CONTROLS[given.case.kind.removeprefix("imp, ")](ticket, given.model, seed)
+    kind, seed = given.case.kind.removeprefix("imp, "), given.case.seed + 1000
+    if kind != "retrained":
+        ticket = controls.CONTROLS[kind](ticket, given.model, seed)
     ledger = Ledger(look(given.model))
     return _Result(_train(given, ticket, ledger), ledger, ticket.mask, {})
 
 
 def _elastic(given: _Given) -> _Result:
-    """ResNet-20's ticket on ResNet-32, or random places of the same densities there."""
+    """ResNet-20's ticket, mask and weights, on ResNet-32; its mask alone, on new weights; or random
+    places of the same densities with the same weights."""
     source = replace(given.case, net="resnet20", kind="imp")
     small = _network(source, _data(given.plan.data))
     ticket = stretch(_ticket_of(given, source), small, given.model).ticket
-    ticket = Ticket(ticket.mask)  # both masks on the same new weights
-    if given.case.kind == "elastic-random":
+    if "new weights" in given.case.kind:
+        ticket = Ticket(ticket.mask)
+    if given.case.kind.endswith("random-mask"):
         ticket = controls.random_mask(ticket, given.model, given.case.seed + 1000)
     ledger = Ledger(look(given.model))
     return _Result(_train(given, ticket, ledger), ledger, ticket.mask, {})
 
 
+def _retrained_bird(given: _Given) -> _Result:
+    """The network that early-bird cut, trained for as long as the late bird's (as You et al. 2020
+    compare tickets of different epochs)."""
+    ticket = _ticket_of(given, replace(given.case, kind="early-bird"))
+    groups = analyse(given.model)
+    assert ticket.start is not None
+    drawn = with_state(given.model, ticket.start, Event("start"))
+    small = apply(drawn, groups, removed_channels(groups, ticket.mask), Event("prune"))
+    ledger = Ledger(look(small))
+    training = Training(small, given.options().train, given.context, ledger)
+    training.run()
+    return _Result(training.trained(Event("train")), ledger, ticket.mask, {})
+
+
 def _late_bird(given: _Given) -> _Result:
     """The early bird's pruning after a whole training, and another whole training after it."""
     whole = given.options(method="early-bird")
-    never = EarlyBirdOptions(threshold=1e-9)  # never found: pruned at the end
+    never = EarlyBirdOptions(window=given.settings["epochs"] + 1)  # pruned at the end
     options = whole.model_copy(update={"early_bird": never})
-    work = Work(given.context.folder, given.case.text)
+    work = Work(given.context.folder, given.key)
     found = FIND["early-bird"](given.model, options, given.context, work)
     assert found.trained is not None
+    assert not found.details["found"]
     after = Ledger(look(found.trained))
     training = Training(found.trained, whole.train, given.context, after)
     training.run()
@@ -244,6 +316,7 @@ def _late_bird(given: _Given) -> _Result:
 _RUNS = {
     "dense": _dense,
     "dense, float32": _dense,
+    "early-bird, retrained": _retrained_bird,
     "late-bird": _late_bird,
     **dict.fromkeys(CONTROLS, _control),
     **dict.fromkeys(_ELASTIC, _elastic),

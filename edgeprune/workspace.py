@@ -22,12 +22,11 @@ from pathlib import Path
 from typing import IO, Any
 
 from edgeprune.errors import OutputError
-from edgeprune.writing import write
+from edgeprune.writing import save
 
-__all__ = ["Workspace", "chain", "check", "claim", "file_hash", "kept", "staged"]
+__all__ = ["Workspace", "chain", "check", "claim", "file_hash", "kept", "staged", "work_folder"]
 
 _FULL = (errno.EDQUOT, errno.EFBIG, errno.ENOSPC, errno.EROFS)
-_DENIED = (errno.EACCES, errno.ENOTDIR, errno.EPERM)
 
 
 def chain(previous: str, *parts: Any) -> str:
@@ -78,7 +77,7 @@ class Workspace:
         if begun is None or begun.get("key") != key:
             _remove(folder)
             folder.mkdir(parents=True)
-            write(folder / "begun.json", json.dumps({"key": key}))
+            save(folder / "begun.json", json.dumps({"key": key}))
         (folder / "done.json").unlink(missing_ok=True)
         return folder
 
@@ -88,7 +87,7 @@ class Workspace:
         for name in names:
             _sync(folder / name)
         files = {name: file_hash(folder / name) for name in names}
-        write(folder / "done.json", json.dumps({"key": key, "files": files}))
+        save(folder / "done.json", json.dumps({"key": key, "files": files}))
 
     def publish(self, files: Mapping[str, Path | str]) -> None:
         """Put the result in place by one rename; a value is a file to copy or a text to write.
@@ -101,7 +100,7 @@ class Workspace:
         fresh.mkdir()
         for name, content in files.items():
             if isinstance(content, str):
-                write(fresh / name, content)
+                save(fresh / name, content)
             else:
                 shutil.copyfile(content, fresh / name)
                 _sync(fresh / name)
@@ -123,7 +122,10 @@ def check(out: Path, name: str, *, overwrite: bool) -> None:
     Raises:
         OutputError: ``out`` is no folder or can't be written, or holds a result already.
     """
-    place = next(path for path in (out, *out.absolute().parents) if path.exists())
+    try:
+        place = next(path for path in (out, *out.absolute().parents) if path.exists())
+    except OSError as error:  # a name that is too long, a folder that can't be searched
+        raise OutputError(f"{out}: can't be written: {error.strerror}") from None
     if not place.is_dir():
         raise OutputError(f"{out}: {place} is a file, not a folder; choose another --out")
     if not os.access(place, os.W_OK | os.X_OK):
@@ -156,9 +158,10 @@ def claim(
     work = Workspace(out / name, out / f".{name}.work", key)
     made = [path for path in (out, *out.parents) if not path.exists()]
     try:
-        with writable(out):
+        lock = out / f".{name}.lock"
+        with writable(out, work.result, work.folder, lock):
             _make(out)
-            with _lock(out / f".{name}.lock"):
+            with _lock(lock):
                 _mend(work)
                 if not (resume and work.published()):
                     check(out, name, overwrite=overwrite)
@@ -180,16 +183,14 @@ def staged(out: Path) -> Iterator[Path]:
     Raises:
         OutputError: It can't be written.
     """
-    folder = out.with_name(f".{out.name}.work")
-    with writable(out):
-        _make(out.parent)
-        with _lock(out.with_name(f".{out.name}.lock")):
+    folder = work_folder(out)
+    with _held(out):
+        _remove(folder)
+        folder.mkdir()
+        try:
+            yield folder
+        finally:
             _remove(folder)
-            folder.mkdir()
-            try:
-                yield folder
-            finally:
-                _remove(folder)
 
 
 @contextmanager
@@ -204,40 +205,75 @@ def kept(out: Path, about: Mapping[str, Any], *, resume: bool) -> Iterator[Path]
     Raises:
         OutputError: It can't be written, or what is to be taken up is of another run.
     """
-    folder = out.with_name(f".{out.name}.work")
-    with writable(out):
-        _make(out.parent)
-        with _lock(out.with_name(f".{out.name}.lock")):
-            begun = _read_json(folder / "begun.json")
-            if resume and begun is not None:
-                _check_same(folder, begun, json.loads(json.dumps(about)))
-            else:
-                _remove(folder)
-                folder.mkdir()
-                write(folder / "begun.json", json.dumps(about))
-            try:
-                yield folder
-            except BaseException:
+    folder = work_folder(out)
+    with _held(out):
+        begun = _read_json(folder / "begun.json")
+        if resume and begun is not None:
+            _check_same(folder, begun, json.loads(json.dumps(about)))
+        else:
+            _remove(folder)
+            folder.mkdir()
+            save(folder / "begun.json", json.dumps(about))
+        try:
+            yield folder
+        except BaseException:
+            with suppress(OSError):  # what went wrong first is what is told
                 if [path.name for path in folder.iterdir()] == ["begun.json"]:
                     _remove(folder)
-                raise
-            _remove(folder)
+            raise
+        _remove(folder)
+
+
+def work_folder(out: Path) -> Path:
+    """Where the work on ``out`` is done: beside it."""
+    return out.with_name(f".{out.name}.work")
 
 
 @contextmanager
-def writable(out: Path) -> Iterator[None]:
+def writable(out: Path, *places: Path) -> Iterator[None]:
     """Turn the system's refusals to write into one line that names ``out``.
 
+    Args:
+        out: What is written.
+        places: The files and folders that this takes. An error elsewhere, as with a photo that
+            can't be read, stays what it is.
+
     Raises:
-        OutputError: No space, no permission, a file-system that can't be written.
+        OutputError: No space, a file-system that can't be written, or any error of ``out`` itself
+            or in one of ``places``.
     """
     try:
         yield
     except OSError as error:
-        ours = str(error.filename).startswith(str(out))
-        if error.errno in _FULL or (error.errno in _DENIED and ours):
-            raise OutputError(f"{out}: can't be written: {error.strerror}") from error
-        raise
+        at = next((path for path in _named(error) if _within(path, out, places)), None)
+        if at is None and error.errno not in _FULL:
+            raise
+        where = "" if at is None or at == _absolute(out) else f" ({at.name})"
+        raise OutputError(f"{out}: can't be written: {error.strerror or error}{where}") from error
+
+
+@contextmanager
+def _held(out: Path) -> Iterator[None]:
+    """Hold the lock of a file ``out``, whose folder is made where it isn't there."""
+    lock = out.with_name(f".{out.name}.lock")
+    with writable(out, out, work_folder(out), lock):
+        _make(out.parent)
+        with _lock(lock):
+            yield
+
+
+def _named(error: OSError) -> list[Path]:
+    """The paths that an error names; its file may be a number or bytes, too."""
+    names = (error.filename, error.filename2)
+    return [_absolute(os.fsdecode(name)) for name in names if isinstance(name, str | bytes)]
+
+
+def _absolute(path: Path | str) -> Path:
+    return Path(os.path.abspath(path))  # noqa: PTH100 - the same file, though links stay
+
+
+def _within(path: Path, out: Path, places: Sequence[Path]) -> bool:
+    return path == _absolute(out) or any(path.is_relative_to(_absolute(each)) for each in places)
 
 
 def _check_same(folder: Path, begun: Mapping[str, Any], about: Mapping[str, Any]) -> None:
@@ -304,6 +340,9 @@ def _acquire(path: Path) -> IO[str]:
             raise OutputError(
                 f"{path}: another run holds this lock; wait for it, or name another output"
             ) from None
+        except OSError as error:  # a file-system without locks; the error itself names no file
+            handle.close()
+            raise OSError(error.errno, error.strerror, str(path)) from error
         with suppress(FileNotFoundError):
             if path.stat().st_ino == os.fstat(handle.fileno()).st_ino:
                 return handle
@@ -322,7 +361,10 @@ def _remove(path: Path) -> None:
     if path.is_symlink() or path.is_file():
         path.unlink()
     elif path.exists():
-        shutil.rmtree(path)
+        try:
+            shutil.rmtree(path)
+        except OSError as error:  # which names what is inside without the folder
+            raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def _read_json(path: Path) -> dict[str, Any] | None:

@@ -59,10 +59,19 @@ def with_state(model: Model, state: Mapping[str, Tensor], event: Event) -> Model
             continue  # Unchanged, or the alias of a tied parameter that is used by another name.
         place = program.constants[name] if spec.persistent is False else program.state_dict[name]
         other = written.setdefault((place.data_ptr(), place.shape), name)
-        if not torch.equal(state[other], state[name]):
+        if not _equal(state[other], state[name]):
             raise ModelError(f"'{other}' and '{name}' are tied, but were trained apart")
         place.copy_(state[name])
     return model.evolve(program, event)
+
+
+def _equal(one: Tensor, other: Tensor) -> bool:
+    """As ``torch.equal``, but NaN equals NaN."""
+    if one is other or torch.equal(one, other):
+        return True
+    if one.shape != other.shape:
+        return False
+    return bool(((one == other) | ((one != one) & (other != other))).all())
 
 
 def _tensors(module: nn.Module) -> dict[str, Tensor]:

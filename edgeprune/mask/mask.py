@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from edgeprune.errors import InputError
+from edgeprune.mask.layers import look
 from edgeprune.model import Model
 
 __all__ = ["About", "Mask", "Structure"]
@@ -141,11 +142,12 @@ class Mask:
         """Refuse a model that this mask doesn't fit.
 
         Raises:
-            InputError: A parameter is missing or of another shape.
+            InputError: A parameter is missing or of another shape, or the mask is for a network
+                that had fewer.
         """
-        state = model.program.state_dict
+        state, buffers = model.program.state_dict, model.program.graph_signature.buffers
         for name, kept in self.keep.items():
-            if name not in state:
+            if name not in state or name in buffers:
                 raise InputError(
                     f"the mask is for another network: it has no parameter '{name}'; "
                     "`edgeprune ticket apply` carries a mask over by order"
@@ -155,6 +157,26 @@ class Mask:
                     f"the mask is for another network: '{name}' has shape "
                     f"{tuple(state[name].shape)} there, {tuple(kept.shape)} in the mask; "
                     "`edgeprune ticket stretch` fits it to another depth"
+                )
+        if self._whole:
+            self._check_covers(model)
+
+    @property
+    def _whole(self) -> bool:
+        """Whether it was found to cover every weight that a mask may cover, and is as it was found:
+        what is carried to another network leaves its head out."""
+        options, carried = self.about.facts.get("options"), {"stretched", "transferred"}
+        found = isinstance(options, Mapping) and not options.get("exclude", True)
+        return (
+            found and self.about.structure != "channels" and not carried & self.about.facts.keys()
+        )
+
+    def _check_covers(self, model: Model) -> None:
+        for layer in look(model).layers:
+            if layer.name not in self.keep:
+                raise InputError(
+                    f"the mask is for another network: it has no mask for '{layer.name}' of shape "
+                    f"{layer.shape}; `edgeprune ticket stretch` fits it to another depth"
                 )
 
     def masked(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:

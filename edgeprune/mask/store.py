@@ -4,8 +4,9 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, get_args
@@ -19,10 +20,13 @@ from edgeprune.writing import save as save_file
 
 __all__ = ["Ticket", "read_ticket", "write_ticket"]
 
-_VERSION = 1
+_VERSION = 2
+"""Since 2 the checksum is of the header too."""
 _HEADER = "edgeprune.ticket"
 _KEEP, _START = "keep/", "start/"
 _ABOUT = {"method": str, "seed": int, "model": str, "structure": str, "facts": dict}
+_DEEPEST = 32
+"""Levels of tables and lists in a header."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,7 +46,8 @@ def write_ticket(path: Path, ticket: Ticket) -> None:
     """
     from safetensors.torch import save
 
-    about = {**asdict(ticket.mask.about), "facts": dict(ticket.mask.about.facts)}
+    about = {name: getattr(ticket.mask.about, name) for name in _ABOUT}
+    about["facts"] = dict(about["facts"])
     # Clones, since one tensor may be the mask of several layers, which the format doesn't know.
     tensors = {
         _KEEP + name: kept.clone(memory_format=torch.contiguous_format)
@@ -53,9 +58,9 @@ def write_ticket(path: Path, ticket: Ticket) -> None:
         _START + n: t.detach().clone(memory_format=torch.contiguous_format) for n, t in start
     }
     # In the file they are sorted by name; what pairs them by place needs their own order
-    order = {"schema_version": _VERSION, "order": list(tensors), "sha256": _digest(tensors)}
+    order = {"schema_version": _VERSION, "order": list(tensors)}
     header = {**order, "density": ticket.mask.density, **about}
-    text = json.dumps(header, sort_keys=True, allow_nan=False)
+    text = _as_json({**header, "sha256": _digest(header, tensors)})
     save_file(path, [save(tensors, {_HEADER: text})])
 
 
@@ -83,21 +88,39 @@ def read_ticket(path: Path) -> Ticket:
             f"{path}: a safetensors file, but no ticket (`edgeprune ticket find` writes one)"
         )
     header = _header(path, about, set(names))
-    if header["sha256"] != _digest(tensors):
-        raise InputError(f"{path}: damaged: its tensors aren't those that were written")
+    if header["sha256"] != _digest(header, tensors):
+        raise InputError(f"{path}: damaged: header or tensors aren't those that were written")
     keep = {n.removeprefix(_KEEP): tensors[n] for n in header["order"] if n.startswith(_KEEP)}
     start = {n.removeprefix(_START): tensors[n] for n in header["order"] if n.startswith(_START)}
     if not keep or any(kept.dtype != torch.bool for kept in keep.values()):
         raise InputError(f"{path}: damaged: it has no masks of type bool")
     for name, value in start.items():
-        if value.is_floating_point() and bool(value.isnan().any()):
-            raise InputError(f"{path}: the weights that it starts from hold NaN, in '{name}'")
+        _check_numbers(path, name, value, masked=name in keep)
     return Ticket(Mask(keep, About(**{name: header[name] for name in _ABOUT})), start or None)
 
 
-def _digest(tensors: Mapping[str, Tensor]) -> str:
-    """sha256 over all bytes, in the order of names."""
-    digest = sha256()
+def _check_numbers(path: Path, name: str, value: Tensor, *, masked: bool) -> None:
+    """Refuse weights to start from that are no finite numbers. What no mask covers may be infinite:
+    it may be a buffer, as attention's masks and the bounds of a range are."""
+    if not value.is_floating_point():
+        return
+    numbers = value.float() if value.itemsize == 1 else value  # of float8 torch can't tell
+    if bool(numbers.isnan().any()) or (masked and bool(numbers.isinf().any())):
+        what = "NaN or infinity" if masked else "NaN"
+        raise InputError(
+            f"{path}: the weights that it starts from hold {what}, in '{name}'; find the ticket "
+            "again, from a model of finite numbers"
+        )
+
+
+def _as_json(header: Mapping[str, Any]) -> str:
+    return json.dumps(header, sort_keys=True, allow_nan=False)
+
+
+def _digest(header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str:
+    """sha256 over the header but for itself, and over the bytes of all tensors by name."""
+    rest = {name: value for name, value in header.items() if name != "sha256"}
+    digest = sha256(f"{_as_json(rest)}\n".encode())
     for name in sorted(tensors):
         value = tensors[name].contiguous()
         digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
@@ -107,21 +130,50 @@ def _digest(tensors: Mapping[str, Tensor]) -> str:
 
 def _header(path: Path, text: str, names: set[str]) -> dict[str, Any]:
     try:
-        table: dict[str, Any] = json.loads(text)
+        table: dict[str, Any] = json.loads(text, parse_constant=_number, parse_float=_number)
         version = table["schema_version"]
         if version == _VERSION:
-            kinds = {**_ABOUT, "sha256": str}
-            wrong = [n for n, kind in kinds.items() if not isinstance(table[n], kind)]
-            if wrong or table["structure"] not in get_args(Structure):
-                raise ValueError(f"{wrong[0] if wrong else 'structure'} can't be that")
-            if not isinstance(table["facts"].get("options", {}), dict):
-                raise ValueError("options can't be that")
-            if set(table["order"]) != names:
-                raise ValueError("it has other tensors")
+            _check_header(table, names)
             return table
+        if not isinstance(version, int):
+            raise ValueError("schema_version can't be that")
+    except RecursionError:
+        raise InputError(f"{path}: damaged: its header is nested too deeply") from None
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(f"{path}: damaged: its header: {error}") from None
     raise InputError(
         f"{path}: a ticket of schema version {version}, this edgeprune reads {_VERSION}; use the "
         "edgeprune that wrote it"
     )
+
+
+def _check_header(table: Mapping[str, Any], names: set[str]) -> None:
+    """Refuse a header of other contents, with ``KeyError``, ``TypeError`` or ``ValueError``."""
+    kinds = {**_ABOUT, "sha256": str}
+    wrong = [n for n, kind in kinds.items() if not isinstance(table[n], kind)]
+    if wrong or table["structure"] not in get_args(Structure):
+        raise ValueError(f"{wrong[0] if wrong else 'structure'} can't be that")
+    options = table["facts"].get("options", {})
+    if not isinstance(options, dict):
+        raise ValueError("options can't be that")
+    if not isinstance(options.get("pattern"), str | None):
+        raise ValueError("options.pattern can't be that")
+    if set(table["order"]) != names:
+        raise ValueError("it has other tensors")
+    _check_depth(table, _DEEPEST)
+
+
+def _check_depth(value: Any, deepest: int) -> None:
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    if inner and deepest == 0:
+        raise RecursionError
+    for one in inner:
+        _check_depth(one, deepest - 1)
+
+
+def _number(text: str) -> float:
+    """Of JSON, which has no NaN and no infinity; Python's reader takes both."""
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{text} is no finite number")
+    return value

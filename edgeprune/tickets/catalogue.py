@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pydantic import BaseModel
 
 from edgeprune.errors import InputError
-from edgeprune.tickets.options import Method, TicketOptions
+from edgeprune.tickets.options import DATA_DRIVEN, Method, TicketOptions
 
 __all__ = ["CATALOGUE", "TRAIN_KEYS", "Entry", "check_keys", "given_keys", "used_options"]
 
@@ -117,19 +117,24 @@ CATALOGUE: Mapping[Method, Entry] = {
 }
 
 
-def check_keys(method: Method, given: Mapping[str, str]) -> None:
-    """Refuse options that a method doesn't use.
+def check_keys(options: TicketOptions, given: Mapping[str, str], *, data: bool = True) -> None:
+    """Refuse options that the method doesn't use, or not with the others.
 
     Args:
-        method: The chosen one.
+        options: All of them.
         given: How the user wrote each option (``--rewind``, ``t.toml: key 'imp.rewind'``), by its
             key of ``TicketOptions``.
+        data: Whether there is data.
 
     Raises:
         InputError: One of them would do nothing.
     """
+    method = options.method
     for key, written in given.items():
         if _uses(CATALOGUE[method], key):
+            why = _idle(options, key, data=data)
+            if why is not None:
+                raise InputError(f"{written}: isn't used by {method} {why}; leave it out")
             continue
         users = [name for name, entry in CATALOGUE.items() if _uses(entry, key)]
         told = f"only by {', '.join(users)}" if users else "nor by any other method of tickets"
@@ -155,7 +160,22 @@ def used_options(options: TicketOptions) -> dict[str, object]:
             flat |= {f"{name}.{key}": inner for key, inner in value.items()}
         else:
             flat[name] = value
-    return {key: value for key, value in flat.items() if _uses(entry, key)}
+    used = (key for key in flat if _uses(entry, key) and _idle(options, key, data=True) is None)
+    return {key: flat[key] for key in used}
+
+
+def _idle(options: TicketOptions, key: str, *, data: bool) -> str | None:
+    """Why an option that the method may use does nothing beside the others; ``None``: it does."""
+    ranks = "criterion" in CATALOGUE[options.method].keys
+    if key == "at_init.samples" and ranks and options.criterion not in DATA_DRIVEN:
+        return f"with criterion {options.criterion}, only with {' or '.join(sorted(DATA_DRIVEN))}"
+    table = options.at_init
+    if key == "at_init.iterations" and options.pattern is not None and table.iterations != 1:
+        return f"with pattern {options.pattern}, which takes one step"
+    trains = data or CATALOGUE[options.method].data  # without, its data is asked for
+    if key in TRAIN_KEYS and not trains and (key, options.train.epochs) != ("train.epochs", 0):
+        return "without --data, as nothing is trained then"
+    return None
 
 
 def _uses(entry: Entry, key: str) -> bool:

@@ -36,7 +36,8 @@ def reinitialised(ticket: Ticket, model: Model, seed: int) -> Ticket:
         InputError: The ticket is for another network.
     """
     ticket.mask.check(model)
-    return Ticket(_told(ticket.mask, "reinitialised", seed), fresh_state(model, seed))
+    drawn = fresh_state(model, seed, "reinitialised")  # not those of --fresh by the same seed
+    return Ticket(_told(ticket.mask, "reinitialised", seed), drawn)
 
 
 def random_mask(ticket: Ticket, model: Model, seed: int) -> Ticket:

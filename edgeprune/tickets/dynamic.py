@@ -22,7 +22,15 @@ from edgeprune.tickets.select import Ranking, best, check_scores, emptied, selec
 from edgeprune.tickets.streams import generator
 from edgeprune.tickets.training import During, Training, need_data
 
-__all__ = ["Dynamic", "Exchange", "exchange", "find_rigl", "find_set", "fraction_at"]
+__all__ = [
+    "Dynamic",
+    "Exchange",
+    "check_dynamic",
+    "exchange",
+    "find_rigl",
+    "find_set",
+    "fraction_at",
+]
 
 Growth = Literal["random", "gradient"]
 
@@ -56,9 +64,13 @@ def find_rigl(model: Model, options: TicketOptions, context: Context, work: Work
     return _find(model, options, context, work, "gradient")
 
 
-def _find(
-    model: Model, options: TicketOptions, context: Context, work: Work, growth: Growth
-) -> Found:
+def check_dynamic(options: TicketOptions, context: Context) -> None:
+    """Refuse what can't be done, whatever the network.
+
+    Raises:
+        InputError: There is nothing to train, or a pattern is asked for.
+        DataError: There is no data.
+    """
     need_data(context, options.method)
     if options.train.epochs == 0:
         raise InputError(f"{options.method} moves weights in training: it takes 1 epoch or more")
@@ -67,6 +79,12 @@ def _find(
             f"{options.method}: weights move without regard to a pattern; leave {options.pattern} "
             "out, or use gradual, imp or one-shot"
         )
+
+
+def _find(
+    model: Model, options: TicketOptions, context: Context, work: Work, growth: Growth
+) -> Found:
+    check_dynamic(options, context)
     network, seed = look(model, options.exclude), context.seed
     origin = about(model, options, seed)
     scores, ranking = random(network, seed), Ranking.of(options, seed, "erk")

@@ -31,7 +31,7 @@ from edgeprune.tickets.ledger import Ledger
 from edgeprune.tickets.options import TicketOptions
 from edgeprune.tickets.training import During, Training
 
-__all__ = ["Judge", "Search", "find_early_bird", "make_judge"]
+__all__ = ["Judge", "Search", "find_early_bird", "judged_groups", "make_judge"]
 
 Bools = NDArray[np.bool_]
 Scores = NDArray[np.float64]
@@ -59,19 +59,24 @@ class Judge:
         return torch.stack([module.get_parameter(name).abs().sum() for name in names]).sum()
 
     def scores(self, weights: Mapping[str, Tensor]) -> Scores:
-        """For each channel the mean |scale| of its batch norms, or its |coefficient|; NaN where
-        nothing judges it."""
-        total, count = np.zeros(self.groups.channels), np.zeros(self.groups.channels)
+        """For each channel the summed |scale| of its batch norms, or its |coefficient|; NaN where
+        nothing judges it.
+
+        Channels that a residual addition ties have several norms and go from all their feature
+        maps at once, so they count for all of them. By the mean they went first: a ResNet-20 on
+        CIFAR-10 kept two channels of 16 in its first stage, one of 16 in its second.
+        """
+        total, judged = (np.zeros(self.groups.channels) for _ in range(2))
         for name in self.scales:
             label = self.groups.labels[name, 0]
             owned = label >= 0
             np.add.at(total, label[owned], weights[name].abs().double().numpy()[owned])
-            np.add.at(count, label[owned], 1)
+            judged[label[owned]] = 1
         if self.coefficients is not None:
             own = self.coefficients.channels
             total[own] = weights[self.coefficients.name].abs().double().numpy()
-            count[own] = 1
-        return np.divide(total, count, out=np.full_like(total, np.nan), where=count > 0)
+            judged[own] = 1
+        return np.where(judged > 0, total, np.nan)
 
     def draw(self, weights: Mapping[str, Tensor], density: float) -> Bools:
         """Which channels stay: in each pool the best ``density`` of its channels, and of each group
@@ -104,6 +109,24 @@ def make_judge(
     Raises:
         InputError: No channel can be judged, or an option doesn't fit.
     """
+    normed, plain, notes = judged_groups(model, network, groups, options)
+    norms = batch_norm_weights(model)
+    scales = tuple(sorted({n for g in normed for n, _ in g.members if n in norms}))
+    coefficients = None
+    if plain:
+        model, coefficients = with_coefficients(model, network, groups, plain)
+    pools = _pools(normed, plain, options.alloc)
+    return model, Judge(groups, scales, coefficients, pools), notes
+
+
+def judged_groups(
+    model: Model, network: Network, groups: Groups, options: TicketOptions
+) -> tuple[list[Group], list[Group], tuple[str, ...]]:
+    """The groups that batch norms judge, those that take coefficients, and notes on the others.
+
+    Raises:
+        InputError: There are none, or an option doesn't fit.
+    """
     _check(options)
     norms = batch_norm_weights(model)
     normed: list[Group] = []
@@ -123,12 +146,7 @@ def make_judge(
             "early-bird: no channel of this model can be judged and go; "
             "`edgeprune inspect` says what is frozen, and why"
         )
-    scales = tuple(sorted({n for g in normed for n, _ in g.members if n in norms}))
-    coefficients = None
-    if plain:
-        model, coefficients = with_coefficients(model, network, groups, plain)
-    pools = _pools(normed, plain, options.alloc)
-    return model, Judge(groups, scales, coefficients, pools), tuple(notes)
+    return normed, plain, tuple(notes)
 
 
 def _check(options: TicketOptions) -> None:

@@ -8,7 +8,10 @@ t.json             its report
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import filecmp
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -35,7 +38,8 @@ from edgeprune.tickets.initial import fresh_state
 from edgeprune.tickets.options import TicketOptions
 from edgeprune.tickets.report import TicketReport, held_out_figures, now, read_report
 from edgeprune.tickets.training import default_rate
-from edgeprune.writing import check_place, write
+from edgeprune.workspace import work_folder
+from edgeprune.writing import Content, check_place, save, save_all
 
 __all__ = [
     "READY",
@@ -55,6 +59,8 @@ __all__ = [
 
 READY = "ready.json"
 """In the work folder: all files of the result are there and whole."""
+_PIECE = 1 << 20
+"""Bytes that are copied at once."""
 
 
 @dataclass(frozen=True)
@@ -157,7 +163,7 @@ def common(task: Task, begun: Begun, key: str, places: Mapping[str, Path]) -> di
         "data": None if data is None else data.name,
         "seed": task.seed,
         "threads": task.threads,
-        "files": {role: path.name for role, path in places.items()},
+        "files": _listed(places),
         "machine": describe(),
         "versions": versions(),
         "when": now(),
@@ -173,7 +179,7 @@ def check_places(places: Mapping[str, Path], task: Task, suffix: str) -> None:
     if len({path.absolute() for path in places.values()}) < len(places):
         raise OutputError(f"{task.output}: --output and --trained name the same file")
     for role, path in places.items():
-        if path.exists() and task.source.path.exists() and path.samefile(task.source.path):
+        if _same(path, task.source.path):
             raise OutputError(
                 f"{path}: is the model itself, which the result would replace; choose another place"
             )
@@ -190,33 +196,92 @@ def check_places(places: Mapping[str, Path], task: Task, suffix: str) -> None:
 def done_before(
     places: Mapping[str, Path], key: str, task: Task, progress: Progress
 ) -> TicketReport | None:
-    """The report of this very run where it is complete; other files are refused."""
+    """The report of this very run where it is complete; other files are refused.
+
+    Raises:
+        OutputError: A file is there that this run didn't write, and shall not be replaced.
+    """
     if not task.resume:
         return None
-    there = [path for path in places.values() if path.exists()]
-    work = task.output.with_name(f".{task.output.name}.work")
-    report = read_report(places["report"])
-    mine = report is not None and report.run == key
+    there = {role: path for role, path in places.items() if path.exists()}
+    work, report = work_folder(task.output), read_report(places["report"])
+    mine = report is not None and (report.run, report.files) == (key, _listed(places))
     if mine and len(there) == len(places) and not work.exists():
         progress.say(f"{task.output}: was done before the interruption")
         return report
-    if there and not task.overwrite and not (work / READY).exists():
-        raise OutputError(f"{there[0]}: is there already; --overwrite replaces it")
+    for role, path in there.items():
+        if not task.overwrite and not _published(work, role, path, key):
+            raise OutputError(f"{path}: is there already; --overwrite replaces it")
     return None
+
+
+def _published(work: Path, role: str, path: Path, key: str) -> bool:
+    """Whether the run of this work folder put the file there before it was killed."""
+    if not (work / READY).exists():
+        return False
+    if role == "report":
+        report = read_report(path)
+        return report is not None and report.run == key
+    return (work / role).is_file() and filecmp.cmp(work / role, path, shallow=False)
 
 
 def ready(folder: Path, report: TicketReport) -> None:
     """Declare the work done: the report is the last of its files."""
-    write(folder / "report", report.model_dump_json(indent=2) + "\n")
-    write(folder / READY, "{}")
+    save(folder / "report", _text(report))
+    save(folder / READY, "{}")
 
 
 def publish(folder: Path, places: Mapping[str, Path]) -> TicketReport:
-    """Put each file in its place by a rename, the report last; goes on where it was killed."""
-    for role in sorted(places, key=lambda role: role == "report"):
-        if (folder / role).exists():
-            (folder / role).replace(places[role])
-    report = read_report(places["report"])
+    """Put each file in its place by a rename, the report last; the report as it is there.
+
+    The files stay in ``folder`` too, so that a run that was killed here, or could not write one of
+    them, does it again when it is resumed, perhaps to other places.
+
+    Raises:
+        OutputError: A place can't be written, or what should go there isn't in ``folder``.
+    """
+    report = read_report(folder / "report")
     if report is None:
-        raise OutputError(f"{places['report']}: vanished while it was written")
+        raise OutputError(
+            f"{folder}: the report of the finished run is damaged; leave --resume out to start anew"
+        )
+    files: dict[Path, Content] = {}
+    for role, path in places.items():
+        if not (folder / role).exists():
+            raise OutputError(
+                f"{path}: can't be written: the run that is resumed kept no such file; don't ask "
+                "for it, or leave --resume out to start anew"
+            )
+        files[path] = _pieces(folder / role)
+    report = report.model_copy(update={"files": _listed(places)})
+    files.pop(places["report"])
+    save_all({**files, places["report"]: _text(report)})
     return report
+
+
+def _listed(places: Mapping[str, Path]) -> dict[str, str]:
+    """The files as a report names them: relative to its own folder, so that all may move.
+
+    Links in folders are followed, since ``..`` leads out of where a link points to.
+    """
+    home = places["report"].parent.resolve()
+    return {
+        role: Path(os.path.relpath(path.parent.resolve() / path.name, home)).as_posix()
+        for role, path in places.items()
+    }
+
+
+def _same(one: Path, other: Path) -> bool:
+    with suppress(OSError, ValueError):  # one isn't there, or has a name that can't be
+        return one.samefile(other)
+    return False
+
+
+def _text(report: TicketReport) -> str:
+    return report.model_dump_json(indent=2) + "\n"
+
+
+def _pieces(path: Path) -> Iterator[bytes]:
+    with path.open("rb") as file:
+        while piece := file.read(_PIECE):
+            yield piece

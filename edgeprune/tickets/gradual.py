@@ -15,15 +15,26 @@ from edgeprune.errors import InputError
 from edgeprune.finetune import read_state
 from edgeprune.mask import About, Mask, Network, Ticket, look
 from edgeprune.model import Model, set_training
-from edgeprune.tickets.allocate import Shares, share_out
+from edgeprune.tickets.allocate import Shares
 from edgeprune.tickets.found import Found, Work, about, event
 from edgeprune.tickets.ledger import Ledger
-from edgeprune.tickets.options import TicketOptions
+from edgeprune.tickets.options import DATA_DRIVEN, GradualOptions, TicketOptions
 from edgeprune.tickets.scores import Probe, Scores, movement, score
-from edgeprune.tickets.select import Ranking, compete, emptied, pick, select
+from edgeprune.tickets.select import Ranking, compete, emptied, goal, pick, select
 from edgeprune.tickets.training import During, Training, need_data
 
-__all__ = ["Gradual", "Scoring", "find_gradual", "find_one_shot", "goal", "progress"]
+__all__ = [
+    "Gradual",
+    "Scoring",
+    "check_gradual",
+    "check_one_shot",
+    "count_changes",
+    "find_gradual",
+    "find_one_shot",
+    "goal",
+    "progress",
+    "window",
+]
 
 
 def find_one_shot(model: Model, options: TicketOptions, context: Context, work: Work) -> Found:
@@ -42,6 +53,7 @@ def find_one_shot(model: Model, options: TicketOptions, context: Context, work: 
     network = look(model, options.exclude)
     ranking = Ranking.of(options, context.seed)
     origin = about(model, options, context.seed)
+    check_one_shot(options, context)
     goal(network, options.density, ranking)  # What can't be met is refused before any training.
     ledger = Ledger(network)
     if context.data is None or options.train.epochs == 0:
@@ -76,12 +88,7 @@ def find_gradual(model: Model, options: TicketOptions, context: Context, work: W
             nothing to train.
         DataError: There is no data.
     """
-    need_data(context, options.method)
-    limits = options.gradual
-    if options.train.epochs == 0:
-        raise InputError(f"{options.method} prunes while it trains: it takes 1 epoch or more")
-    if limits.begin >= limits.end:
-        raise InputError(f"gradual: begin {limits.begin:g} takes a share below end {limits.end:g}")
+    check_gradual(options, context)
     network = look(model, options.exclude)
     origin = about(model, options, context.seed)
     during = Gradual(options, network, context.seed, origin)
@@ -100,6 +107,47 @@ def find_gradual(model: Model, options: TicketOptions, context: Context, work: W
         {"changes": during.changes, "history": training.history},
         (*training.plan.notes, *emptied(mask)),
     )
+
+
+def check_one_shot(options: TicketOptions, context: Context) -> None:
+    """Refuse a criterion that can't be had.
+
+    Raises:
+        InputError: It needs training, and there is none.
+        DataError: It needs data, and there is none.
+    """
+    if context.data is not None and options.train.epochs:
+        return
+    if options.criterion == "movement":
+        raise InputError("criterion 'movement' is summed up in training: it takes data and epochs")
+    if options.criterion in DATA_DRIVEN:
+        need_data(context, options.method)
+
+
+def check_gradual(options: TicketOptions, context: Context) -> None:
+    """Refuse a schedule that no training has room for.
+
+    Raises:
+        InputError: There is nothing to train, or the schedule ends before it begins.
+        DataError: There is no data.
+    """
+    need_data(context, options.method)
+    limits = options.gradual
+    if options.train.epochs == 0:
+        raise InputError(f"{options.method} prunes while it trains: it takes 1 epoch or more")
+    if limits.begin >= limits.end:
+        raise InputError(f"gradual: begin {limits.begin:g} takes a share below end {limits.end:g}")
+
+
+def window(table: GradualOptions, total: int) -> tuple[int, int]:
+    """The first and the last step of the schedule in a training of ``total`` steps."""
+    return round(table.begin * total), max(1, round(table.end * total))
+
+
+def count_changes(table: GradualOptions, total: int) -> int:
+    """How often the mask changes in a training of ``total`` steps."""
+    first, last = window(table, total)
+    return max(0, last - first - 1) // table.every + 1
 
 
 def progress(step: int, first: int, last: int, schedule: Literal["cubic", "linear"]) -> float:
@@ -174,8 +222,7 @@ class Gradual(Scoring):
     def begin(self, training: Training) -> None:
         """Lay the schedule over the training's steps."""
         super().begin(training)
-        self.first = round(self.options.gradual.begin * training.total)
-        self.last = max(1, round(self.options.gradual.end * training.total))
+        self.first, self.last = window(self.options.gradual, training.total)
 
     def due(self, step: int) -> bool:
         """Whether the mask changes after ``step`` steps."""
@@ -215,28 +262,9 @@ class Gradual(Scoring):
         self.changes = state["changes"]
 
 
-def goal(network: Network, density: float, ranking: Ranking) -> Shares:
-    """How many weights live in the end.
-
-    Raises:
-        InputError: The density, the allocation or the pattern doesn't fit the network.
-    """
-    ones = {layer.name: torch.ones(layer.shape) for layer in network.layers}
-    room = compete(network, ones, ranking).room
-    most = sum(room.values()) / network.size
-    if density > most:
-        raise InputError(
-            f"density {density:g} is more than the pattern {ranking.pattern} allows: {most:.4g}"
-        )
-    return share_out(network, density, ranking.rule, ranking.densities, room)
-
-
 def _untrained_scores(
     model: Model, options: TicketOptions, context: Context, ledger: Ledger
 ) -> Scores:
-    if options.criterion == "movement":
-        raise InputError("criterion 'movement' is summed up in training: it takes data and epochs")
-
     def probe() -> Probe:
         return Probe.of(model, options, context, ledger)
 

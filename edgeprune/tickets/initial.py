@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.fx import Node
 
 from edgeprune.finetune import read_state
-from edgeprune.mask import Network, look
+from edgeprune.mask import Layer, Network, look
 from edgeprune.model import Model
 from edgeprune.tickets.streams import generator
 
@@ -20,21 +20,26 @@ __all__ = ["fresh_state"]
 _BEGINS = {"weight": 1.0, "bias": 0.0, "running_mean": 0.0, "running_var": 1.0}
 """What a norm's arguments begin with; what else such an operator takes is no norm's own, as the
 weight whose length is asked for."""
+_GATES = {"lstm": 4, "gru": 3, "rnn": 1}
+"""Rows of a recurrent layer's weights for each number of its state."""
 
 
-def fresh_state(model: Model, seed: int) -> dict[str, Tensor]:
+def fresh_state(model: Model, seed: int, purpose: str = "fresh") -> dict[str, Tensor]:
     """Parameters and buffers as if the network had just been built.
 
     Weights that multiply are uniform within 1/sqrt(fan_in), which is what torch's own layers draw
-    (Kaiming uniform with a = sqrt(5)), and so are their biases; norms begin with scale 1, shift 0,
-    mean 0 and variance 1; other parameters (tables of embeddings, class tokens, positions) are
-    normal with the standard deviation that they have now. Of weight norm that goes for the
-    direction, and its length begins as that of the direction, so that they are one weight.
+    (Kaiming uniform with a = sqrt(5); recurrent ones within 1/sqrt(hidden)), and so are their
+    biases; norms begin with scale 1, shift 0, mean 0 and variance 1. Of other parameters (tables of
+    embeddings, positions, scales that the model's code multiplies with) nothing says how they
+    began: they are normal with the mean and the standard deviation that they have now, so that one
+    that is constant stays as it is. Of weight norm that goes for the direction, and its length
+    begins as that of the direction, so that they are one weight.
 
     Args:
         model: Its weights aren't changed.
         seed: Of the draws; each parameter has a stream of its own, so that one more or less
             doesn't change the others.
+        purpose: Draws for another purpose are other numbers, by the same seed too.
 
     Returns:
         By name, as ``finetune.read_state`` gives them and ``write_state`` takes them.
@@ -44,7 +49,7 @@ def fresh_state(model: Model, seed: int) -> dict[str, Tensor]:
     scales = _norms(model)
     fresh: dict[str, Tensor] = {}
     for name, value in state.items():
-        drawn = generator(seed, "fresh", name)
+        drawn = generator(seed, purpose, name)
         if name in scales:
             fresh[name] = torch.full_like(value, scales[name])
         elif name in fans:
@@ -52,7 +57,8 @@ def fresh_state(model: Model, seed: int) -> dict[str, Tensor]:
             fresh[name] = torch.empty_like(value).uniform_(-bound, bound, generator=drawn)
         elif name in model.program.graph_signature.parameters and value.is_floating_point():
             spread = float(value.std()) if value.numel() > 1 else 0.0
-            fresh[name] = torch.empty_like(value).normal_(0, spread or 0.02, generator=drawn)
+            noise = torch.empty_like(value).normal_(0, 1, generator=drawn)
+            fresh[name] = value.mean() + spread * noise if spread else value
         else:
             fresh[name] = value
     for length, (direction, dim) in _weight_norms(model).items():
@@ -61,12 +67,13 @@ def fresh_state(model: Model, seed: int) -> dict[str, Tensor]:
 
 
 def _fans(model: Model, network: Network) -> dict[str, int]:
-    """Inputs of each output, by name of a weight or of the bias that is added to it."""
+    """What torch's layers take for the inputs of each output, by name of a weight or of the bias
+    that is added to it."""
     fans: dict[str, int] = {}
     names = model.program.graph_signature.inputs_to_parameters
     nodes = {node.name: node for node in model.program.graph.nodes}
     for layer in network.layers:
-        fan = max(1, layer.size // layer.shape[layer.out_dim])
+        fan = _fan(layer)
         fans[layer.name] = fan
         for node in layer.nodes:
             for operand in nodes[node].all_input_nodes:
@@ -74,6 +81,16 @@ def _fans(model: Model, network: Network) -> dict[str, int]:
                 if name is not None and len(_shape(operand)) == 1:
                     fans[name] = fan
     return fans
+
+
+def _fan(layer: Layer) -> int:
+    """Inputs of each output; as torch has it, of a transposed convolution outputs of each input,
+    and of a recurrent layer the size of its state."""
+    for kind, gates in _GATES.items():
+        if layer.op.startswith(kind):
+            return max(1, layer.shape[0] // gates)
+    dim = 0 if layer.op.startswith("conv_transpose") else layer.out_dim
+    return max(1, layer.size // max(1, layer.shape[dim]))
 
 
 def _norms(model: Model) -> Mapping[str, float]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Any
 
@@ -17,6 +17,7 @@ __all__ = ["Ledger"]
 _BACKWARD = 2
 """Passes over the multiply-accumulates that a gradient costs: one for the inputs, one for the
 weights; the convention of Evci et al. 2020 (RigL), appendix H."""
+_SUMS = ("dense", "sparse", "steps", "samples", "seconds", "peak_bytes")
 
 
 @dataclass
@@ -38,8 +39,11 @@ class Ledger:
     samples: int = 0
     """That those saw."""
     seconds: float = 0.0
+    """Of clocks that have ended; ``state`` adds those of the one that runs."""
     peak_bytes: int | None = None
     """The most memory that the process held while a clock ran; absent where no system says it."""
+    _since: float | None = field(default=None, init=False, repr=False, compare=False)
+    """When the outermost clock that runs was started, as ``perf_counter`` says it."""
 
     def forward(self, samples: int, mask: Mask | None = None) -> None:
         """Count samples that were only looked at."""
@@ -77,16 +81,20 @@ class Ledger:
 
     @contextmanager
     def clock(self) -> Iterator[None]:
-        """Add the seconds of what is done inside, and watch the memory."""
+        """Add the seconds of what is done inside, and watch the memory.
+
+        A clock inside another one adds nothing: the outer one counts these seconds already.
+        """
+        if self._since is not None:
+            yield
+            return
         memory.reset_peak()
-        start = perf_counter()
+        self._since = perf_counter()
         try:
             yield
         finally:
-            self.seconds += perf_counter() - start
-            peak = memory.read_status().get("VmHWM") if memory.available() else None
-            if peak is not None:
-                self.peak_bytes = max(peak, self.peak_bytes or 0)
+            self._read()
+            self._since = None
 
     def relative(self, samples: int) -> tuple[float, float]:
         """``dense`` and ``sparse`` as multiples of one dense training on so many samples."""
@@ -94,10 +102,23 @@ class Ledger:
         return self.dense / whole, self.sparse / whole
 
     def state(self) -> dict[str, Any]:
-        """The sums, for a checkpoint."""
-        return {n: v for n, v in asdict(self).items() if n != "network"}
+        """The sums, for a checkpoint; those of a clock that runs are in them, up to now."""
+        self._read()
+        return {name: getattr(self, name) for name in _SUMS}
 
     def load(self, state: dict[str, Any]) -> None:
-        """Go on from such sums."""
+        """Go on from such sums; a clock that runs counts from now on."""
         for name, value in state.items():
             setattr(self, name, value)
+        if self._since is not None:
+            self._since = perf_counter()
+
+    def _read(self) -> None:
+        """Bring the sums up to date with the clock, if one runs."""
+        if self._since is None:
+            return
+        now = perf_counter()
+        self.seconds, self._since = self.seconds + now - self._since, now
+        peak = memory.read_status().get("VmHWM") if memory.available() else None
+        if peak is not None:
+            self.peak_bytes = max(peak, self.peak_bytes or 0)

@@ -9,6 +9,7 @@ from edgeprune.recipe import FinetuneOptions
 from edgeprune.toml import Config
 
 __all__ = [
+    "DATA_DRIVEN",
     "METHODS",
     "AllocationRule",
     "AtInitOptions",
@@ -30,6 +31,8 @@ METHODS: tuple[Method, ...] = (
     "early-bird", "set", "rigl",
 )  # fmt: skip
 Criterion = Literal["magnitude", "random", "saliency", "movement", "fisher"]
+DATA_DRIVEN: frozenset[Criterion] = frozenset({"saliency", "fisher"})
+"""Those that look at training samples; ``movement`` watches the training instead."""
 AllocationRule = Literal["global", "uniform", "er", "erk", "by-hand"]
 Share = Annotated[float, Field(gt=0, lt=1)]
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from edgeprune.channels import analyse
 from edgeprune.context import Context
 from edgeprune.finetune.plan import make_plan
 from edgeprune.mask import Network, look
@@ -15,10 +16,14 @@ from edgeprune.progress import Progress
 from edgeprune.tickets.allocate import allocate
 from edgeprune.tickets.at_init import ntk_sap, synflow
 from edgeprune.tickets.catalogue import used_options
+from edgeprune.tickets.dynamic import check_dynamic
+from edgeprune.tickets.early_bird import judged_groups
 from edgeprune.tickets.files import begin
+from edgeprune.tickets.gradual import check_gradual, check_one_shot, count_changes, window
 from edgeprune.tickets.imp import levels
-from edgeprune.tickets.options import Method, TicketOptions
+from edgeprune.tickets.options import DATA_DRIVEN, AllocationRule, Method, TicketOptions
 from edgeprune.tickets.runner import FindTask
+from edgeprune.tickets.select import Ranking, goal
 from edgeprune.tickets.training import default_rate
 
 __all__ = ["FindPlan", "Phase", "plan"]
@@ -100,6 +105,7 @@ def plan(task: FindTask, progress: Progress) -> FindPlan:
     begun = begin(task, task.options, progress)
     options, data = task.options, begun.context.data
     network = look(begun.given, options.exclude)
+    _check(options, network, begun.given, begun.context)
     budget = _budget(options, network, begun.given, begun.context)
     return FindPlan(
         task,
@@ -108,6 +114,21 @@ def plan(task: FindTask, progress: Progress) -> FindPlan:
         None if data is None else data.sizes,
         _PHASES[options.method](budget),
     )
+
+
+def _check(options: TicketOptions, network: Network, model: Model, context: Context) -> None:
+    """Refuse what the methods refuse, by their own checks."""
+    if options.method == "early-bird":
+        judged_groups(model, look(model), analyse(model), options)
+        return
+    if options.method in _CHECKS:
+        _CHECKS[options.method](options, context)
+    goal(network, options.density, Ranking.of(options, context.seed, _rule(options.method)))
+
+
+def _rule(method: Method) -> AllocationRule:
+    """How a method shares the density where no option says it."""
+    return "erk" if method in ("random", "set", "rigl") else "global"
 
 
 def _budget(options: TicketOptions, network: Network, model: Model, context: Context) -> _Budget:
@@ -123,7 +144,7 @@ def _budget(options: TicketOptions, network: Network, model: Model, context: Con
 def _densities(options: TicketOptions, network: Network) -> dict[str, float] | None:
     if options.method == "early-bird" or options.pattern is not None:
         return None
-    rule = options.alloc or ("erk" if options.method in ("random", "set", "rigl") else "global")
+    rule = options.alloc or _rule(options.method)
     return allocate(network, options.density, rule, options.densities)
 
 
@@ -141,25 +162,40 @@ def _imp(budget: _Budget) -> tuple[Phase, ...]:
 
 
 def _one_shot(budget: _Budget) -> tuple[Phase, ...]:
+    scoring = _criterion(budget, 1)
     if not budget.steps:
-        return (Phase("prune the model as it is", 0, 0.0 if budget.samples else None),)
+        return (*scoring, Phase("prune the model as it is", 0, 0.0))
     return (
         Phase("train dense", budget.steps, 1.0),
+        *scoring,
         Phase(f"train at density {budget.options.density:.4g}", budget.steps, 1.0),
     )
 
 
-def _once(budget: _Budget) -> tuple[Phase, ...]:
+def _gradual(budget: _Budget) -> tuple[Phase, ...]:
     table = budget.options.gradual
-    if budget.options.method == "gradual":
-        first, last = round(table.begin * budget.steps), round(table.end * budget.steps)
-        text = f"train; {table.schedule} pruning from step {first} to {last}"
-    else:
-        every = budget.options.dynamic.every
-        end = round(budget.options.dynamic.end * budget.steps)
-        text = f"train; the mask changes each {every} steps to step {end}"
-        if budget.steps and every >= end:
-            text += ": never; set a smaller dynamic.every in --recipe"
+    first, last = window(table, budget.steps)
+    text = f"train; {table.schedule} pruning from step {first} to {last}"
+    scoring = _criterion(budget, count_changes(table, budget.steps))
+    return (Phase(text, budget.steps, 1.0), *scoring)
+
+
+def _criterion(budget: _Budget, times: int) -> tuple[Phase, ...]:
+    """The gradients that a criterion takes: as dear as those of a training on its samples."""
+    if budget.options.criterion not in DATA_DRIVEN:
+        return ()
+    samples = min(budget.options.at_init.samples, budget.train)
+    how_often = "once" if times == 1 else f"{times} times"
+    text = f"score the weights on {samples} training samples {how_often}"
+    return (Phase(text, 0, samples * times / budget.samples if budget.samples else None),)
+
+
+def _dynamic(budget: _Budget) -> tuple[Phase, ...]:
+    every = budget.options.dynamic.every
+    end = round(budget.options.dynamic.end * budget.steps)
+    text = f"train; the mask changes each {every} steps to step {end}"
+    if every >= end:
+        text += ": never; set a smaller dynamic.every in --recipe"
     return (Phase(text, budget.steps, 1.0),)
 
 
@@ -198,13 +234,15 @@ def _looked_at(budget: _Budget) -> tuple[int, str]:
     if budget.options.method == "synflow":
         return budget.fixed or 1, " on an input of ones"
     if budget.options.method == "ntk-sap":
+        size = budget.fixed or 1
+        wanted = -(-wanted // size) * size
         return wanted, f" on {wanted} random inputs"
     return min(wanted, budget.train), f" on {min(wanted, budget.train)} training samples"
 
 
 _PHASES: Mapping[Method, Callable[[_Budget], tuple[Phase, ...]]] = {
     "imp": _imp,
-    "gradual": _once,
+    "gradual": _gradual,
     "one-shot": _one_shot,
     "snip": _scored,
     "grasp": _scored,
@@ -212,6 +250,12 @@ _PHASES: Mapping[Method, Callable[[_Budget], tuple[Phase, ...]]] = {
     "ntk-sap": _scored,
     "random": _scored,
     "early-bird": _early_bird,
-    "set": _once,
-    "rigl": _once,
+    "set": _dynamic,
+    "rigl": _dynamic,
+}
+_CHECKS: Mapping[Method, Callable[[TicketOptions, Context], None]] = {
+    "gradual": check_gradual,
+    "one-shot": check_one_shot,
+    "set": check_dynamic,
+    "rigl": check_dynamic,
 }

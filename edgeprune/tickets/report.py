@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,6 +15,7 @@ from edgeprune.evaluate import wilson_interval
 from edgeprune.figure import Figure, counted, measured
 from edgeprune.finetune.loop import Totals
 from edgeprune.mask import Mask, Network
+from edgeprune.model import Model
 from edgeprune.profiler.machine import describe
 from edgeprune.tickets.ledger import Ledger
 
@@ -25,6 +28,7 @@ __all__ = [
     "mask_figures",
     "now",
     "read_report",
+    "uncovered",
 ]
 
 _FLOPS = "an addition or a multiplication each; a gradient is two forward passes more"
@@ -70,7 +74,7 @@ class TicketReport(_Frozen):
     """The method's own: levels, epochs, distances."""
     notes: tuple[str, ...]
     files: dict[str, str]
-    """File name of what was written, by ``ticket``, ``trained`` and ``report``."""
+    """Paths of what was written, from the report on, by ``ticket``, ``trained`` and ``report``."""
     machine: str
     versions: dict[str, str]
     when: str
@@ -107,6 +111,28 @@ def mask_figures(mask: Mask) -> dict[str, Figure]:
         "density": counted(100 * mask.density, "%", "weights that live, of those that it covers"),
         "kept": counted(mask.kept, "weights", "that live"),
     }
+
+
+def uncovered(model: Model, mask: Mask, exclude: Sequence[str]) -> tuple[str, ...]:
+    """A note on the weights, of two dimensions or more, that can't have a mask and so stay dense;
+    those that ``exclude`` names aren't told again."""
+    if mask.about.structure == "channels":
+        return ()
+    state, names = model.program.state_dict, model.program.graph_signature.parameters
+    covered = {state[name].data_ptr() for name in mask.keep}  # a tied weight has two names
+    left = {
+        name: state[name].numel()
+        for name in names
+        if state[name].ndim > 1 and state[name].data_ptr() not in covered
+        if not any(fnmatchcase(name, pattern) for pattern in exclude)
+    }
+    if not left:
+        return ()
+    shown = ", ".join(list(left)[:3]) + (", ..." if len(left) > 3 else "")
+    return (
+        f"{sum(left.values()):,} weights are covered by no mask and stay dense ({shown}): tables, "
+        f"or what the model computes its weights from; the density is of the other {mask.size:,}",
+    )
 
 
 def cost_figures(ledger: Ledger, samples: int | None, budget: str) -> dict[str, Figure]:

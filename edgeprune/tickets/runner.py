@@ -39,7 +39,13 @@ from edgeprune.tickets.found import Found, Work
 from edgeprune.tickets.ledger import Ledger
 from edgeprune.tickets.methods import FIND
 from edgeprune.tickets.options import TicketOptions
-from edgeprune.tickets.report import TicketReport, cost_figures, layer_reports, mask_figures
+from edgeprune.tickets.report import (
+    TicketReport,
+    cost_figures,
+    layer_reports,
+    mask_figures,
+    uncovered,
+)
 from edgeprune.tickets.training import Training
 from edgeprune.workspace import chain, file_hash, kept
 
@@ -165,7 +171,7 @@ def _find_report(
     task: FindTask, begun: Begun, found: Found, key: str, places: Mapping[str, Path]
 ) -> TicketReport:
     mask, context, options = found.ticket.mask, begun.context, task.options
-    notes = (*begun.notes, *found.notes)
+    notes = (*begun.notes, *found.notes, *uncovered(begun.given, mask, options.exclude))
     figures = mask_figures(mask)
     if found.trained is not None:
         figures |= scores(found.trained, begun, options.train)

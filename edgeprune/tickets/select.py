@@ -23,6 +23,7 @@ __all__ = [
     "check_scores",
     "compete",
     "emptied",
+    "goal",
     "parse_pattern",
     "pick",
     "select",
@@ -110,6 +111,23 @@ def compete(network: Network, scores: Scores, ranking: Ranking, among: Mask | No
         rest = torch.zeros_like(alive) if ranking.final else alive & ~first[layer.name]
         later[layer.name] = rest
     return Field(first, later)
+
+
+def goal(network: Network, density: float, ranking: Ranking) -> Shares:
+    """How many weights live in the end.
+
+    Raises:
+        InputError: The density, the allocation or the pattern doesn't fit the network.
+    """
+    ones = {layer.name: torch.ones(layer.shape) for layer in network.layers}
+    room = compete(network, ones, ranking).room
+    most = sum(room.values())
+    if round(density * network.size) > most:
+        raise InputError(
+            f"density {density:g} is more than the pattern {ranking.pattern} allows: "
+            f"{most / network.size:.4g}"
+        )
+    return share_out(network, density, ranking.rule, ranking.densities, room)
 
 
 def pick(scores: Scores, shares: Shares, competing: Field, seed: int, about: About) -> Mask:

@@ -219,6 +219,9 @@ def _check_start(ticket: Ticket, options: TicketUse, model: Model) -> None:
     for name, value in read_state(model.module()).items():
         if name not in ticket.start or ticket.start[name].shape != value.shape:
             raise InputError(f"the ticket's weights are of another network: '{name}' differs")
+    for name in model.program.graph_signature.parameters:
+        if not bool(ticket.start[name].isfinite().all()):
+            raise InputError(f"the ticket's weights hold NaN or infinity, in '{name}'")
 
 
 def _digest(path: Path) -> str:

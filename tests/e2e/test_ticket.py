@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """``edgeprune ticket``: the real command line, on digits."""
 
+import errno
 import json
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -14,6 +16,7 @@ import pytest
 import torch
 
 from edgeprune.cli.main import main
+from edgeprune.errors import OutputError
 from edgeprune.mask import About, Mask, Ticket, look, read_ticket, write_ticket
 from edgeprune.model import Event, Model, capture, parameters, read, save
 from edgeprune.tickets.options import METHODS
@@ -362,7 +365,7 @@ def test_a_kill_between_the_renames_is_mended(
         pass
 
     def half(folder: Path, places: dict[str, Path]) -> None:
-        (folder / "ticket").replace(places["ticket"])
+        shutil.copyfile(folder / "ticket", places["ticket"])
         raise Killed
 
     out = tmp_path / "t.safetensors"
@@ -375,6 +378,91 @@ def test_a_kill_between_the_renames_is_mended(
     assert main([*given, "--resume"]) == 0
     assert tree(tmp_path) == ["t.json", "t.safetensors"]
     assert read_ticket(out).mask.about.method == "random"
+
+
+@pytest.fixture
+def two(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The current folder, with ``x`` and ``y`` in it, which are file systems of their own."""
+    replace = Path.replace
+
+    def within(self: Path, target: Path) -> Path:
+        if self.parent.name in ("x", "y") and self.parent == target.parent:
+            return replace(self, target)
+        if ".work" in str(self) and self.parent == target.parent:
+            return replace(self, target)
+        raise OSError(errno.EXDEV, os.strerror(errno.EXDEV), str(self), None, str(target))
+
+    monkeypatch.setattr(Path, "replace", within)
+    monkeypatch.chdir(tmp_path)
+    for name in ("x", "y"):
+        Path(name).mkdir()
+    return tmp_path
+
+
+def pruned_once(model: Path, *further: str) -> list[str]:
+    given = ["ticket", "find", str(model), "-m", "one-shot", *DATA, *BRIEF, "--density", "0.5"]
+    return [*given, "-o", "x/u.safetensors", *further]
+
+
+def files_of(report: str) -> Any:
+    return json.loads(Path(report).read_text())["files"]
+
+
+def test_a_trained_network_may_go_to_another_file_system(
+    two: Path, digits_pt2: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(pruned_once(digits_pt2, "--trained", "y/s.pt2")) == 0
+    assert tree(two) == ["x", "x/u.json", "x/u.safetensors", "y", "y/s.pt2"]
+    told = capsys.readouterr().out.splitlines()[-3:]
+    assert sorted(told) == ["x/u.json", "x/u.safetensors", "y/s.pt2"]
+    names = {"ticket": "u.safetensors", "report": "u.json", "trained": "../y/s.pt2"}
+    assert files_of("x/u.json") == names
+    shutil.move(two / "x", two / "moved")
+    assert read(two / "moved" / names["trained"]).history[-1].stage == "ticket"
+
+
+def test_what_could_not_be_published_may_go_elsewhere(
+    two: Path, digits_pt2: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(*_: object) -> None:
+        raise OutputError("y/s.pt2: can't be written: No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("edgeprune.tickets.files.save_all", full)
+        assert main(pruned_once(digits_pt2, "--trained", "y/s.pt2")) == 2
+    assert not any(name.startswith(("x/u", "y/")) for name in tree(two))
+    there = Path("x/s.pt2")
+    there.write_text("precious")
+    again = pruned_once(digits_pt2, "--resume", "--trained", "x/s.pt2")
+    capsys.readouterr()
+    assert main(again) == 2
+    assert "x/s.pt2: is there already; --overwrite" in capsys.readouterr().err
+    assert there.read_text() == "precious"
+    there.unlink()
+    assert main(again) == 0
+    assert tree(two) == ["x", "x/s.pt2", "x/u.json", "x/u.safetensors", "y"]
+    assert files_of("x/u.json")["trained"] == "s.pt2"
+    assert "x/s.pt2" in capsys.readouterr().out.splitlines()
+    assert main(again) == 0
+    assert "was done before the interruption" in capsys.readouterr().err
+    assert main(pruned_once(digits_pt2, "--resume", "--trained", "y/s.pt2")) == 2
+    assert "is there already; --overwrite" in capsys.readouterr().err
+
+
+def test_a_network_that_was_not_kept_cannot_be_asked_for_later(
+    two: Path, digits_pt2: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(*_: object) -> None:
+        raise OutputError("full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("edgeprune.tickets.files.save_all", full)
+        assert main(pruned_once(digits_pt2)) == 2
+    assert main(pruned_once(digits_pt2, "--resume", "--trained", "y/s.pt2")) == 2
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert line.startswith("error: y/s.pt2: can't be written: the run that is resumed kept no such")
+    assert main(pruned_once(digits_pt2, "--resume")) == 0
+    assert tree(two) == ["x", "x/u.json", "x/u.safetensors", "y"]
 
 
 Arguments = Callable[[Path, Path, Path], list[str | Path]]
@@ -502,7 +590,16 @@ def test_outputs_that_cannot_be(
         (["-o", str(tmp_path / "t.pt2")], "should end in .safetensors"),
         (["-o", str(tmp_path / "t.safetensors"), "--trained", str(tmp_path / "t.onnx")], ".pt2"),
         (["-o", str(tmp_path)], "is a folder"),
+        (["-o", str(tmp_path / ("n" * 238 + ".safetensors"))], "File name too long"),
+        (["-o", str(tmp_path / ("n" * 300 + ".safetensors")), "--resume"], "File name too long"),
+        (["-o", "/proc/1/t.safetensors"], "/proc/1/t.safetensors: can't be written: "),
+        (
+            ["-o", str(tmp_path / "t.safetensors"), "--trained", "/proc/1/s.pt2"],
+            "/proc/1/s.pt2: can't be written: ",
+        ),
     ):
+        if "/proc/1" in str(further) and not Path("/proc/1").exists():
+            continue
         assert says in refused([*given, *further], tmp_path, capsys)
     (tmp_path / "t.json").write_text("precious")
     line = refused([*given, "-o", str(tmp_path / "t.safetensors")], tmp_path, capsys)

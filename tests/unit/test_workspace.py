@@ -2,8 +2,10 @@
 import errno
 import json
 import os
+import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
 
@@ -269,3 +271,58 @@ def test_what_is_kept_is_discarded_without_resume(tmp_path: Path) -> None:
         assert [path.name for path in folder.iterdir()] == ["begun.json"]
         raise Killed
     assert list(tmp_path.iterdir()) == []  # nothing was made: nothing to resume
+
+
+def test_what_is_made_beside_a_file_is_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for out in (tmp_path / "t.safetensors", Path("t.safetensors")):
+        for number in (errno.EACCES, errno.ENOENT, errno.EIO):
+            with pytest.raises(OutputError, match=r"t\.safetensors: can't be written: "):
+                fail(out, OSError(number, os.strerror(number), ".t.safetensors.work/level-0.pt"))
+        with pytest.raises(OutputError, match=r"t\.safetensors: can't be written: "):
+            fail(out, OSError(errno.EXDEV, "Invalid cross-device link", "/elsewhere", 0, str(out)))
+        for other in (".t.safetensors.worker", "t.safetensors.jpg", b"photo.jpg", 7):
+            with pytest.raises(PermissionError):
+                fail(out, PermissionError(errno.EACCES, "denied", other))
+
+
+def fail(out: Path, error: OSError) -> None:
+    with staged(out):
+        raise error
+
+
+@pytest.mark.parametrize("hold", [staged, lambda out: kept(out, {}, resume=False)])
+def test_a_lock_that_cannot_be_made_is_one_line(
+    tmp_path: Path, hold: Callable[[Path], AbstractContextManager[Path]]
+) -> None:
+    places = [tmp_path / ("n" * 238 + ".safetensors")]
+    if Path("/proc/1").exists():
+        places.append(Path("/proc/1/t.safetensors"))
+    for out in places:
+        with pytest.raises(OutputError, match=f"^{out}: can't be written: "), hold(out):
+            pass
+
+
+def test_a_file_system_without_locks_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def flock(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("fcntl.flock", flock)
+    with pytest.raises(OutputError, match=r"t\.pt2: can't be written: No locks"):
+        fail(tmp_path / "t.pt2", OSError())
+
+
+def test_what_went_wrong_is_told_though_the_work_folder_vanished(tmp_path: Path) -> None:
+    out = tmp_path / "t.safetensors"
+    with pytest.raises(Killed), kept(out, {}, resume=False) as folder:
+        shutil.rmtree(folder)
+        raise Killed
+
+
+def test_a_name_that_is_too_long_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match="can't be written: File name too long"):
+        check(tmp_path / ("n" * 300), "rpi4", overwrite=False)

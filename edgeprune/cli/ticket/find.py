@@ -92,6 +92,7 @@ def find(
             "at_init.samples": samples,
             "at_init.iterations": iterations,
         },
+        data=data is not None,
     )
     source = asked.source(model, arch, input_shape, trust_pickle)
     found_data, cores = asked.data_source(data, limit), asked.use_threads(threads)

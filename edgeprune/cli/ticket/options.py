@@ -156,7 +156,8 @@ SamplesOption = Annotated[
     typer.Option(
         "--samples",
         min=1,
-        help="snip, grasp, ntk-sap: training samples to look at.",
+        help="snip, grasp, and gradual and one-shot by saliency or fisher: training samples to "
+        "look at; ntk-sap: random inputs.",
         show_default="512",
         rich_help_panel=_METHOD,
     ),
@@ -166,7 +167,8 @@ IterationsOption = Annotated[
     typer.Option(
         "--iterations",
         min=1,
-        help="snip, grasp, synflow, ntk-sap: steps on the way to the density.",
+        help="snip, grasp, synflow, ntk-sap: steps on the way to the density; one with a "
+        "--pattern.",
         show_default="1, 1, 100, 20",
         rich_help_panel=_METHOD,
     ),
@@ -211,12 +213,13 @@ DryRunOption = Annotated[
 ]
 
 
-def options(recipe: Path | None, changes: Mapping[str, Any]) -> TicketOptions:
+def options(recipe: Path | None, changes: Mapping[str, Any], *, data: bool = True) -> TicketOptions:
     """The options of a recipe file, or the default ones, with ``changes`` over them.
 
     Args:
         recipe: A TOML file with the tables of ``TicketOptions``.
         changes: By key (``train.epochs``); a value of ``None`` changes nothing.
+        data: Whether there is data.
 
     Raises:
         ConfigError: A wrong key or value.
@@ -237,7 +240,7 @@ def options(recipe: Path | None, changes: Mapping[str, Any]) -> TicketOptions:
     # What a table leaves out keeps the default of tickets, which for training is another one.
     train = {**TicketOptions().train.model_dump(mode="json"), **table.get("train", {})}
     found = parse({**table, "train": train}, TicketOptions, "command line")
-    check_keys(found.method, written)
+    check_keys(found, written, data=data)
     if found.pattern is not None and "density" not in table:
         found = found.model_copy(update={"density": _of_pattern(found.pattern, found.density)})
     if found.alloc == "by-hand" and not found.densities:

@@ -33,7 +33,7 @@ def report(found: TicketReport, folder: Path) -> None:
     show.lines(map(plain, found.notes))
     typer.echo()
     for name in found.files.values():
-        typer.echo(f"{folder / name}")
+        typer.echo(f"{_place(folder, name)}")
 
 
 def layers(found: Iterable[LayerReport]) -> None:
@@ -93,6 +93,15 @@ def shape(sizes: Iterable[int]) -> str:
 def number(value: float | None) -> str:
     """Three digits, or a dash."""
     return ABSENT if value is None else f"{value:.3g}"
+
+
+def _place(folder: Path, name: str) -> Path:
+    """A file of a report that lies in ``folder``, as a user would name it."""
+    if ".." not in Path(name).parts:
+        return folder / name
+    found, here = (folder / name).resolve(), Path.cwd()
+    inside = not folder.is_absolute() and found.is_relative_to(here)
+    return found.relative_to(here) if inside else found
 
 
 def _lines(figures: Mapping[str, Figure]) -> Iterable[str]:

@@ -56,7 +56,7 @@ def find(model: Model, options: TicketOptions, context: Context, work: Work) -> 
     Raises:
         InputError: A density that can't be met, or scores that are zero or overflow.
     """
-    start = begin(model, options, context)
+    start = begin(model, options)
     kernel = Kernel.of(start, options, context)
 
     def score(mask: Mask, step: int) -> Scores:
@@ -87,7 +87,7 @@ class Kernel:
         model, wanted = start.model, options.at_init.samples
         fixed = None if model.dynamic_batch else model.inputs[0].shape[0]
         batch = fixed or min(options.train.batch_size, wanted)
-        state = fresh_state(start.given, context.seed)
+        state = fresh_state(start.model, context.seed)
         warm, still, moved = (model.module() for _ in range(3))
         for module in (warm, still, moved):
             write_state(module, state)

@@ -90,6 +90,12 @@ def _mixed(total: Tensor, scale: Tensor, weights: Mapping[str, Tensor]) -> dict[
     return {name: zeros[name] if value is None else value for name, value in pairs}
 
 
+def _at_most_one(value: Tensor) -> Tensor:
+    """Divided by its maximum; where nothing comes through, as it is."""
+    highest = value.detach().amax() if value.numel() else value.new_zeros(())
+    return value / highest if highest > 0 else value
+
+
 class _Paths(Interpreter):
     """Runs a graph as a polynomial with positive coefficients."""
 
@@ -103,7 +109,7 @@ class _Paths(Interpreter):
         if isinstance(value, Tensor) and value.is_floating_point():
             value = value.double()
             if _name(n.target).startswith(_FACTORS):
-                return value / value.detach().amax().clamp(min=1e-300) if value.numel() else value
+                return _at_most_one(value)
         return value
 
     def call_function(self, target: Any, args: Any, kwargs: Any) -> Any:

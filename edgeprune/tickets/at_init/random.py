@@ -22,7 +22,7 @@ def find(model: Model, options: TicketOptions, context: Context, work: Work) -> 
     Raises:
         InputError: A density that can't be met, or a pattern that doesn't fit.
     """
-    start = begin(model, options, context)
+    start = begin(model, options)
 
     def score(mask: Mask, step: int) -> Scores:
         return random(start.network, context.seed)

@@ -14,17 +14,15 @@ from torch.fx import GraphModule
 from edgeprune.context import Context
 from edgeprune.data import Batch
 from edgeprune.errors import InputError
-from edgeprune.finetune import with_state
 from edgeprune.mask import Mask, Network, Ticket, look
-from edgeprune.model import Event, Model
+from edgeprune.model import Model
 from edgeprune.tickets.allocate import share_out
 from edgeprune.tickets.at_init.collapse import collapse_notes, collapsed, effective
 from edgeprune.tickets.found import Found, about
-from edgeprune.tickets.initial import fresh_state
 from edgeprune.tickets.ledger import Ledger
 from edgeprune.tickets.options import AllocationRule, TicketOptions
 from edgeprune.tickets.scores import Probe, Scores
-from edgeprune.tickets.select import Ranking, select
+from edgeprune.tickets.select import Ranking, goal, select
 
 __all__ = [
     "Start",
@@ -49,25 +47,19 @@ Score = Callable[[Mask, int], Scores]
 class Start:
     """A network before its first step."""
 
-    given: Model
     model: Model
-    """With the weights that the method looks at: newly drawn ones, or those of ``given``."""
-    state: Mapping[str, Tensor] | None
-    """Those newly drawn; ``None``: the model's own."""
     network: Network
     ledger: Ledger
 
 
-def begin(model: Model, options: TicketOptions, context: Context) -> Start:
-    """Get ready: look at the network and, with ``fresh``, draw its weights.
+def begin(model: Model, options: TicketOptions) -> Start:
+    """Get ready: look at the network.
 
     Raises:
         InputError: A pattern of ``exclude`` fits nothing, or no weight is left.
     """
     network = look(model, options.exclude)
-    state = fresh_state(model, context.seed) if options.fresh else None
-    drawn = model if state is None else with_state(model, state, Event("fresh"))
-    return Start(model, drawn, state, network, Ledger(network))
+    return Start(model, network, Ledger(network))
 
 
 def probe_at(start: Start, options: TicketOptions, context: Context) -> Probe:
@@ -102,8 +94,10 @@ def descend(
     Raises:
         InputError: The density can't be met, the pattern doesn't fit, or the scores aren't finite.
     """
+    # What can't be met is refused before anything is scored.
+    goal(start.network, options.density, Ranking.of(options, context.seed, rule))
     steps = 1 if options.pattern else steps
-    told = about(start.given, options, context.seed, iterations=steps)
+    told = about(start.model, options, context.seed, iterations=steps)
     mask = Mask.full({layer.name: layer.shape for layer in start.network.layers}, told)
     with context.progress.bar(options.method, steps) as bar:
         for step in range(steps):
@@ -120,8 +114,10 @@ def finish(
     """The result, with what is dead in it."""
     alive = effective(start.model, mask)
     facts = {"effective_density": alive.density, "collapsed": list(collapsed(mask)), **details}
+    if mask.about.structure == "n:m" and "iterations" in details:
+        notes = (*notes, "scored once: with a pattern N:M all weights go in one step")
     notes = (*notes, *collapse_notes(start.model, mask, alive))
-    return Found(Ticket(mask, start.state), start.ledger, details=facts, notes=notes)
+    return Found(Ticket(mask), start.ledger, details=facts, notes=notes)
 
 
 def find_on_data(
@@ -138,7 +134,7 @@ def find_on_data(
         InputError: Nothing to learn from, a density that can't be met, or all scores are zero.
         DataError: There is no data, or it doesn't fit the model.
     """
-    start = begin(model, options, context)
+    start = begin(model, options)
     probe = probe_at(start, options, context)
     weights = weights_of(probe.module)
 

@@ -55,7 +55,7 @@ def find(model: Model, options: TicketOptions, context: Context, work: Work) -> 
     Raises:
         InputError: A density that can't be met, or scores that are zero or overflow.
     """
-    start = begin(model, options, context)
+    start = begin(model, options)
     flow = Flow(start.model)
 
     def score(mask: Mask, step: int) -> Scores:

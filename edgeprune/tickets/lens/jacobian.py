@@ -92,12 +92,12 @@ def jacobian_ntk(
         progress: Where to show it.
 
     Raises:
-        InputError: The mask is for another network, the model has no float output, or the
-            Jacobian of one parameter is larger than ``memory``.
+        InputError: The mask is for another network, the model has no float output or weights that
+            are NaN, or the Jacobian of one parameter is larger than ``memory``.
     """
     net = _Net(model, mask)
     count = len(inputs[0])
-    width = net.forward(net.parameters, tuple(i[:1] for i in inputs)).shape[1]
+    width = net.check(inputs)
     blocks = net.blocks(count * width, memory)
     pieces, how = _choose(net, inputs)
     size = count * width if outputs == "all" else count
@@ -141,12 +141,13 @@ def estimate_ntk(
         progress: Where to show it.
 
     Raises:
-        InputError: The mask is for another network, the model has no float output, there is no
-            probe or only one seed.
+        InputError: The mask is for another network, the model has no float output or weights that
+            are NaN, there is no probe or only one seed.
     """
     if probes < 1 or len(set(seeds)) < 2:
         raise InputError("an estimate of the kernel takes at least one probe and two seeds")
     net = _Net(model, mask)
+    net.check(inputs)
     total, squares = torch.zeros(()), 0.0
     with (
         (progress or Silent()).bar("kernel", probes * len(seeds)) as bar,
@@ -192,6 +193,22 @@ class _Net:
         """Parameters that train."""
         sizes = {n: p.numel() for n, p in self.parameters.items()}
         return sum({**sizes, **{n: int(k.sum()) for n, k in self.keep.items()}}.values())
+
+    def check(self, inputs: tuple[Tensor, ...]) -> int:
+        """How many numbers there are in the output of a sample.
+
+        Raises:
+            InputError: There is no float output, or it is NaN by a weight that is NaN or infinite.
+        """
+        output = self.forward(self.parameters, tuple(i[:1] for i in inputs))
+        if not bool(output.isfinite().all()):
+            for name, value in self.parameters.items():
+                if not bool(value.isfinite().all()):
+                    raise InputError(
+                        f"'{name}' holds NaN or infinity, so there is no tangent kernel; take "
+                        "weights that are finite"
+                    )
+        return output.shape[1]
 
     def forward(self, parameters: Params, inputs: tuple[Tensor, ...]) -> Tensor:
         """The first float output ``[N, K]`` of at most ``fixed`` samples."""
@@ -273,7 +290,8 @@ def _choose(net: _Net, inputs: tuple[Tensor, ...]) -> tuple[Pieces, str]:
             fast = _by_vmap(net, names, first)
         except _REFUSALS as error:
             return _by_loop, f"one output at a time, since vmap refuses: {_line(error)}"
-    if all(torch.allclose(fast[n], plain[n], rtol=1e-3, atol=1e-5) for n in names):
+    near = {"rtol": 1e-3, "atol": 1e-5}
+    if all(torch.allclose(fast[n], plain[n], **near, equal_nan=True) for n in names):
         return _by_vmap, "vmap(jacrev) over samples"
     return _by_loop, "one output at a time, since vmap gives other derivatives"
 

@@ -122,7 +122,8 @@ def compare(
 
     Raises:
         InputError: A mask is for another network or called ``dense``, the model is quantized or
-            has no float output, or the exact kernel takes more than ``memory``.
+            has no float output, the exact kernel takes more than ``memory``, or a kernel holds
+            NaN or infinity.
         DataError: The data doesn't fit the model.
     """
     sampling = sampling or Sampling()
@@ -134,9 +135,11 @@ def compare(
         mask.check(model)
     inputs, labels = _sampled(model, data, sampling)
     dense = _kernel(model, None, inputs, sampling, progress)
+    _check_finite(dense, DENSE)
     rows = [Row(DENSE, 1.0, lens(dense, labels))]
     for name, mask in masks.items():
         kernel = _kernel(model, mask, inputs, sampling, progress)
+        _check_finite(kernel, name)
         rows.append(Row(name, mask.density, lens(kernel, labels, dense)))
     return tuple(rows)
 
@@ -214,6 +217,14 @@ def _condition(values: Tensor, directions: int | None) -> float | None:
         return None
     largest, smallest = float(values[0]), float(values[-1])
     return largest / smallest if smallest > ROUNDING * largest else None
+
+
+def _check_finite(kernel: Kernel, name: str) -> None:
+    if not bool(kernel.values.isfinite().all()):
+        raise InputError(
+            f"the tangent kernel of '{name}' holds NaN or infinity: an output or a derivative "
+            "overflows on these samples; take smaller weights"
+        )
 
 
 def _kernel(

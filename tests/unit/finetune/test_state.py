@@ -115,20 +115,36 @@ def test_an_equal_state_gives_an_equal_model_without_a_warning():
     assert new.fingerprint() == model.fingerprint()
 
 
+class Both(nn.Module):
+    """Two parameters that a test ties afterwards."""
+
+    def __init__(self):
+        super().__init__()
+        self.a = nn.Parameter(torch.ones(3, 3))
+        self.b = nn.Parameter(torch.ones(3, 3) * 2)
+
+    def forward(self, x):
+        return x @ self.a @ self.b
+
+
 def test_tied_parameters_that_were_trained_apart_are_refused():
-    class Both(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.a = nn.Parameter(torch.ones(3, 3))
-            self.b = nn.Parameter(torch.ones(3, 3) * 2)
-
-        def forward(self, x):
-            return x @ self.a @ self.b
-
     model = captured(Both(), torch.ones(2, 3))
     state = read_state(model.module())
     model.program.state_dict["b"] = model.program.state_dict["a"]
     with pytest.raises(ModelError, match="'a' and 'b' are tied"):
+        with_state(model, state, EVENT)
+
+
+def test_nan_is_not_taken_for_weights_that_were_trained_apart():
+    model = captured(Both(), torch.ones(2, 3))
+    state = read_state(model.module())
+    model.program.state_dict["b"] = model.program.state_dict["a"]
+    state["a"][0, 0] = torch.nan
+    state["b"] = state["a"].clone()
+    new = with_state(model, state, EVENT).program.state_dict
+    assert torch.equal(new["b"].isnan(), state["b"].isnan())
+    state["b"][0, 1] = torch.nan
+    with pytest.raises(ModelError, match="are tied, but were trained apart"):
         with_state(model, state, EVENT)
 
 

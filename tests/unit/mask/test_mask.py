@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from edgeprune.errors import InputError
-from edgeprune.mask import About, Mask
+from edgeprune.mask import About, Mask, look
+from edgeprune.model import Model
 from tests.unit.channels.graphs import captured
 
 ABOUT = About("by hand")
@@ -110,3 +111,26 @@ def test_masking_a_state_shares_what_it_does_not_cover(mask: Mask) -> None:
     assert got["other"] is state["other"]
     for name, kept in mask.keep.items():
         assert torch.equal(got[name], state[name] * kept)
+
+
+def chain(depth: int) -> Model:
+    parts = [part for _ in range(depth) for part in (nn.Linear(4, 4), nn.ReLU())]
+    return captured(nn.Sequential(*parts, nn.BatchNorm1d(4)), torch.zeros(2, 4))
+
+
+def test_a_mask_of_a_shallower_network_is_refused_by_a_deeper_one() -> None:
+    shallow, deep = chain(2), chain(3)
+    found = About("snip", facts={"options": {"exclude": []}})
+    shapes = {layer.name: layer.shape for layer in look(shallow).layers}
+    mask = Mask.full(shapes, found)
+    mask.check(shallow)
+    with pytest.raises(InputError, match=r"no mask for '4\.weight' of shape \(4, 4\).*stretch"):
+        mask.check(deep)
+    for facts in ({"options": {"exclude": ["4.*"]}}, {**found.facts, "transferred": {}}, {}):
+        Mask.full(shapes, About("snip", facts=facts)).check(deep)
+
+
+def test_a_mask_of_a_buffer_is_refused() -> None:
+    mask = Mask.full({"4.running_mean": (4,)}, ABOUT)
+    with pytest.raises(InputError, match=r"no parameter '4\.running_mean'"):
+        mask.check(chain(2))

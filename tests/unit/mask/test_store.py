@@ -73,6 +73,10 @@ def written(tmp_path: Path, **changes: Any) -> Path:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     header |= changes
     text = json.dumps({k: v for k, v in header.items() if v is not ...})
+    return put(path, tensors, text)
+
+
+def put(path: Path, tensors: dict[str, torch.Tensor], text: str) -> Path:
     save_file(tensors, path, {"edgeprune.ticket": text})
     return path
 
@@ -80,12 +84,17 @@ def written(tmp_path: Path, **changes: Any) -> Path:
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"schema_version": 2}, "a ticket of schema version 2, this edgeprune reads 1"),
+        ({"schema_version": 3}, "a ticket of schema version 3, this edgeprune reads 2"),
+        ({"schema_version": 1}, "a ticket of schema version 1, this edgeprune reads 2"),
+        ({"schema_version": "2\n"}, "schema_version can't be that"),
         ({"structure": "triangles"}, "structure can't be that"),
         ({"method": 3}, "method can't be that"),
         ({"seed": "x"}, "seed can't be that"),
         ({"facts": [1]}, "facts can't be that"),
         ({"facts": {"options": [1]}}, "options can't be that"),
+        ({"facts": {"options": {"pattern": 5}}}, "options.pattern can't be that"),
+        ({"facts": {"loss": float("nan")}}, "damaged: its header: NaN is no finite number"),
+        ({"facts": {"loss": [float("-inf")]}}, "its header: -Infinity is no finite number"),
         ({"order": []}, "it has other tensors"),
         ({"order": [["a"]]}, "damaged: its header"),
         ({"order": 5}, "damaged: its header"),
@@ -99,6 +108,51 @@ def test_headers_that_are_not_ours(tmp_path: Path, changes: dict[str, Any], says
         read_ticket(path)
     assert says in str(error.value) and str(error.value).startswith(f"{path}: ")
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"method": "snip"},
+        {"seed": 8},
+        {"model": "0" * 64},
+        {"structure": "unstructured"},
+        {"facts": {}},
+        {"density": 0.9},
+        {"more": 1},
+        {"order": sorted(f"keep/{n}" for n in ("z.weight", "a.weight"))
+            + [f"start/{n}" for n in ("a.count", "half", "norm.running_mean", "z.weight")]},
+    ],
+)  # fmt: skip
+def test_an_edited_header_is_noticed(tmp_path: Path, changes: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match="header or tensors aren't those that were written"):
+        read_ticket(written(tmp_path, **changes))
+
+
+@pytest.mark.parametrize("depth", [40, 500, 100_000])
+def test_a_header_nested_too_deeply(depth: int, tmp_path: Path) -> None:
+    path = written(tmp_path)
+    with safe_open(path, framework="pt") as file:
+        text = file.metadata()["edgeprune.ticket"]
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    nest = "[" * depth + "1" + "]" * depth
+    for where in (f'"more": {nest}, ', f'"schema_version": {nest}, '):
+        put(path, tensors, "{" + where + text.replace('"schema_version": 2, ', "")[1:])
+        with pytest.raises(InputError) as error:
+            read_ticket(path)
+        assert "damaged: its header" in str(error.value) and "\n" not in str(error.value)
+
+
+def test_numbers_beyond_the_largest(tmp_path: Path) -> None:
+    """Python reads them as infinity, which couldn't be written again."""
+    path = written(tmp_path)
+    with safe_open(path, framework="pt") as file:
+        text = file.metadata()["edgeprune.ticket"]
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    table = json.loads(text) | {"density": 0.25}
+    put(path, tensors, json.dumps(table).replace("0.25", "1e999"))
+    with pytest.raises(InputError, match="its header: 1e999 is no finite number"):
+        read_ticket(path)
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "3", "null", '"x"'])
@@ -128,7 +182,7 @@ def test_other_files(tmp_path: Path) -> None:
         meta = file.metadata()
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     save_file({n: ~t if t.dtype == torch.bool else t for n, t in tensors.items()}, path, meta)
-    with pytest.raises(InputError, match="damaged: its tensors aren't those that were written"):
+    with pytest.raises(InputError, match="damaged: header or tensors aren't those that were"):
         read_ticket(path)
     write_ticket(path, Ticket(Mask({}, ABOUT), {"w": torch.ones(2), "none": torch.ones(0, 3)}))
     with pytest.raises(InputError, match="no masks of type bool"):
@@ -140,7 +194,7 @@ def test_other_files(tmp_path: Path) -> None:
 def test_damage_anywhere_is_told_in_one_line(
     data: st.DataObject, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    """What still reads is the very ticket: only what the header says of it may have changed."""
+    """What still reads is the very ticket."""
     path = tmp_path_factory.getbasetemp() / "damaged"
     write_ticket(path, ticket())
     content = bytearray(path.read_bytes())
@@ -155,7 +209,7 @@ def test_damage_anywhere_is_told_in_one_line(
     except InputError as error:
         assert "\n" not in str(error) and str(error).startswith(str(path))
     else:
-        assert got.mask.same(ticket().mask)
+        assert got.mask.same(ticket().mask) and got.mask.about == ABOUT
 
 
 def test_what_cannot_be_written_is_said(tmp_path: Path) -> None:
@@ -176,5 +230,14 @@ def test_weights_to_start_from_that_are_no_numbers(tmp_path: Path) -> None:
     read_ticket(tmp_path / "t")
     broken = {**given.start, "half": torch.tensor([1.0, torch.nan]).half()}
     write_ticket(tmp_path / "t", Ticket(given.mask, broken))
+    with pytest.raises(InputError, match="hold NaN, in 'half'"):
+        read_ticket(tmp_path / "t")
+    for value in (torch.inf, -torch.inf, torch.nan):
+        covered = {**given.start, "z.weight": torch.full((4, 3), value)}
+        write_ticket(tmp_path / "t", Ticket(given.mask, covered))
+        with pytest.raises(InputError, match=r"hold NaN or infinity, in 'z\.weight'"):
+            read_ticket(tmp_path / "t")
+    small = {**given.start, "half": torch.tensor([1.0, torch.nan]).to(torch.float8_e4m3fn)}
+    write_ticket(tmp_path / "t", Ticket(given.mask, small))
     with pytest.raises(InputError, match="hold NaN, in 'half'"):
         read_ticket(tmp_path / "t")

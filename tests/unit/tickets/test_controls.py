@@ -57,6 +57,14 @@ def equal(one, other):
     return one.keys() == other.keys() and all(torch.equal(one[n], other[n]) for n in one)
 
 
+def test_reinitialised_weights_are_not_those_that_the_ticket_began_with():
+    """By the same seed too, which both commands take when none is given."""
+    drawn = fresh_state(net(), 5)
+    control = reinitialised(Ticket(ticket().mask, drawn), net(), 5).start
+    covered = ticket().mask.keep
+    assert all(not torch.equal(control[name], drawn[name]) for name in covered)
+
+
 @pytest.mark.parametrize("name", CONTROLS)
 def test_layers_keep_their_densities(name):
     given = ticket()
@@ -78,7 +86,7 @@ def test_a_seed_decides(name):
 
 
 def test_reinitialised_weights_are_fresh_ones():
-    assert equal(reinitialised(ticket(), net(), 9).start, fresh_state(net(), 9))
+    assert equal(reinitialised(ticket(), net(), 9).start, fresh_state(net(), 9, "reinitialised"))
 
 
 def test_places_are_random_and_no_layer_like_another():

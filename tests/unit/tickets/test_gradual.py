@@ -16,9 +16,11 @@ from edgeprune.tickets.found import about
 from edgeprune.tickets.gradual import (
     Gradual,
     Scoring,
+    count_changes,
     find_gradual,
     find_one_shot,
     progress,
+    window,
 )
 from edgeprune.tickets.ledger import Ledger
 from edgeprune.tickets.options import AtInitOptions, GradualOptions, TicketOptions
@@ -68,6 +70,20 @@ def test_densities_follow_the_schedule_and_weights_never_come_back(
     assert found.details["history"][-1]["epoch"] == 2
     assert found.ledger.steps == STEPS
     assert found.ledger.sparse < found.ledger.dense
+
+
+@pytest.mark.parametrize("total", [1, 2, 7, 50])
+@pytest.mark.parametrize("every", [1, 3, 50])
+@pytest.mark.parametrize(("begin", "end"), [(0.0, 0.1), (0.2, 0.7), (0.5, 1.0), (0.9, 0.95)])
+def test_changes_can_be_counted_beforehand(
+    total: int, every: int, begin: float, end: float
+) -> None:
+    given = options(gradual=GradualOptions(begin=begin, end=end, every=every))
+    net = look(network())
+    during = Gradual(given, net, 0, about(network(), given, 0))
+    during.first, during.last = window(given.gradual, total)
+    due = sum(during.due(step) for step in range(1, total + 1))
+    assert due == count_changes(given.gradual, total) > 0
 
 
 def test_layers_with_densities_of_their_own_get_there_together(tmp_path: Path) -> None:

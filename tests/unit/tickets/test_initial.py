@@ -136,6 +136,54 @@ def test_a_transformer_has_everything_drawn_but_its_index() -> None:
             assert not torch.equal(value, old[name]), name
 
 
+class Odd(nn.Module):
+    """A recurrent layer, a transposed convolution, and scales that the code itself multiplies with:
+    one for each channel, a constant, a single number."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.up = nn.ConvTranspose2d(4, 16, 3)
+        self.rnn = nn.LSTM(16, 64, batch_first=True)
+        self.scale = nn.Parameter(1 + 0.1 * torch.randn(64))
+        self.layer_scale = nn.Parameter(torch.full((64,), 1e-4))
+        self.temperature = nn.Parameter(torch.tensor(2.65))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.rnn(self.up(x).flatten(2).transpose(1, 2))[0]
+        return x * self.scale + self.temperature * (x * self.layer_scale)
+
+
+@pytest.fixture(scope="module")
+def odd() -> tuple[Odd, dict[str, Tensor]]:
+    torch.manual_seed(0)
+    net = Odd()
+    return net, fresh_state(captured(net, torch.zeros(2, 4, 4, 4)), 0)
+
+
+@pytest.mark.parametrize(
+    "name", ["up.weight", "up.bias", "rnn.weight_ih_l0", "rnn.weight_hh_l0", "rnn.bias_ih_l0"]
+)
+def test_odd_layers_are_drawn_as_torch_draws_them(
+    odd: tuple[Odd, dict[str, Tensor]], name: str
+) -> None:
+    net, fresh = odd
+    own = net.get_parameter(name)
+    assert not torch.equal(own, fresh[name])
+    assert float(fresh[name].abs().max()) == pytest.approx(float(own.abs().max()), rel=0.15)
+
+
+def test_scales_of_the_code_begin_about_where_they_are(
+    odd: tuple[Odd, dict[str, Tensor]],
+) -> None:
+    """Around 0 half of them would turn the sign of what they scale."""
+    net, fresh = odd
+    assert torch.equal(fresh["layer_scale"], net.layer_scale)
+    assert torch.equal(fresh["temperature"], net.temperature)
+    assert not torch.equal(fresh["scale"], net.scale)
+    assert float(fresh["scale"].mean()) == pytest.approx(1.0, abs=0.06)
+    assert float(fresh["scale"].std()) == pytest.approx(0.1, rel=0.4)
+
+
 class Normed(nn.Module):
     """Weight norm, and a weight that is divided by its own length."""
 

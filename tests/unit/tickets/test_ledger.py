@@ -110,3 +110,58 @@ def test_the_clock_counts_what_failed_too(ledger: Ledger) -> None:
     with pytest.raises(ZeroDivisionError), ledger.clock():
         1 / 0  # noqa: B018
     assert ledger.seconds > 0
+
+
+def ticking(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The time of day, set by the test."""
+    now = [100.0]
+    monkeypatch.setattr("edgeprune.tickets.ledger.perf_counter", lambda: now[0])
+    return now
+
+
+def test_a_checkpoint_inside_a_clock_has_its_seconds(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = ticking(monkeypatch)
+    with ledger.clock():
+        now[0] += 5
+        first = ledger.state()
+        now[0] += 2
+        second = ledger.state()
+        now[0] += 1
+    assert (first["seconds"], second["seconds"], ledger.seconds) == (5, 7, 8)
+    if sys.platform == "linux":
+        assert first["peak_bytes"] > 0
+    now[0] += 50
+    assert ledger.state()["seconds"] == 8
+    resumed = Ledger(ledger.network)
+    resumed.load(second)
+    with resumed.clock():
+        now[0] += 4
+    assert resumed.seconds == 11
+
+
+def test_a_clock_inside_another_counts_once(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = ticking(monkeypatch)
+    with ledger.clock():
+        now[0] += 1
+        with pytest.raises(ZeroDivisionError), ledger.clock():
+            now[0] += 10
+            1 / 0  # noqa: B018
+        assert ledger.state()["seconds"] == 11
+        now[0] += 100
+    assert ledger.seconds == 111
+
+
+def test_sums_that_are_loaded_inside_a_clock_go_on_from_there(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = ticking(monkeypatch)
+    before = {**ledger.state(), "seconds": 1000.0}
+    with ledger.clock():
+        now[0] += 7
+        ledger.load(before)
+        now[0] += 3
+    assert ledger.seconds == 1003

@@ -7,7 +7,8 @@ from typing import Any, get_args
 import pytest
 
 from edgeprune.cli.ticket.options import options
-from edgeprune.errors import ConfigError
+from edgeprune.errors import ConfigError, InputError
+from edgeprune.tickets.catalogue import used_options
 from edgeprune.tickets.options import METHODS, Method, TicketOptions
 from edgeprune.toml import load, parse
 
@@ -71,3 +72,60 @@ def test_a_pattern_says_the_density() -> None:
     given = {"method": "one-shot", "pattern": "1:4"}
     assert options(None, given).density == 0.25
     assert options(None, {**given, "density": 0.2}).density == 0.2
+
+
+@pytest.mark.parametrize(
+    ("given", "data", "key"),
+    [
+        ({"method": "one-shot", "at_init.samples": 7}, True, "at_init.samples"),
+        ({"method": "gradual", "at_init.samples": 512}, True, "at_init.samples"),
+        (
+            {"method": "gradual", "criterion": "movement", "at_init.samples": 7},
+            True,
+            "at_init.samples",
+        ),
+        ({"method": "snip", "pattern": "2:4", "at_init.iterations": 5}, True, "at_init.iterations"),
+        ({"method": "synflow", "pattern": "2:4", "at_init.iterations": 9}, False, ""),
+        ({"method": "one-shot", "train.learning_rate": 3.0}, False, ""),
+        ({"method": "one-shot", "train.batch_size": 5}, False, ""),
+        ({"method": "one-shot", "train.epochs": 5}, False, ""),
+    ],
+)
+def test_what_would_do_nothing_beside_the_others_is_refused(
+    given: dict[str, Any], data: bool, key: str
+) -> None:
+    with pytest.raises(InputError, match=r"^--\S+: isn't used by .*; leave it out$"):
+        options(None, given, data=data)
+    if key:  # nor is it told as one that decides the result
+        given = {name: value for name, value in given.items() if name != key}
+        assert key not in used_options(options(None, given, data=data))
+
+
+@pytest.mark.parametrize(
+    ("given", "data"),
+    [
+        ({"method": "one-shot", "criterion": "fisher", "at_init.samples": 7}, True),
+        ({"method": "gradual", "criterion": "saliency", "at_init.samples": 7}, True),
+        ({"method": "snip", "at_init.samples": 7, "at_init.iterations": 5}, True),
+        ({"method": "snip", "pattern": "2:4", "at_init.iterations": 1}, True),
+        ({"method": "one-shot", "train.learning_rate": 3.0, "train.epochs": 2}, True),
+        ({"method": "one-shot", "train.epochs": 0}, False),
+        ({"method": "ntk-sap", "at_init.samples": 7}, False),
+        ({"method": "imp", "train.learning_rate": 3.0}, False),  # told that it needs data
+        *(({"method": method}, data) for method in METHODS for data in (True, False)),
+        *(({"method": method, "pattern": "2:4"}, True) for method in ("snip", "synflow", "imp")),
+    ],
+)
+def test_what_does_something_is_taken(given: dict[str, Any], data: bool) -> None:
+    found = options(None, given, data=data)
+    assert "at_init.iterations" not in given or found.at_init.iterations
+    used = used_options(found)
+    assert all(key in used for key in given if key != "at_init.iterations")
+
+
+def test_a_recipe_is_refused_by_its_key(tmp_path: Path) -> None:
+    path = tmp_path / "t.toml"
+    path.write_text('method = "one-shot"\n[train]\nmomentum = 0.5\n')
+    assert options(path, {}).train.momentum == 0.5
+    with pytest.raises(InputError, match=r"t\.toml: key 'train\.momentum': isn't used by one-shot"):
+        options(path, {}, data=False)

@@ -136,6 +136,22 @@ def test_killed_anywhere_it_goes_on_bit_for_bit(
     assert same(outcome(again), undisturbed)
 
 
+def test_the_seconds_before_a_kill_are_not_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, now = tmp_path / "run.pt", [0.0]
+    with monkeypatch.context() as patch:
+        patch.setattr("edgeprune.tickets.ledger.perf_counter", lambda: now[0])
+        killed_after(3, patch)
+        training = make(tmp_path, Shrinking())
+        monkeypatch.setattr(training.during, "after_step", lambda _: now.append(now.pop() + 10))
+        with pytest.raises(Killed):
+            training.run(checkpoint=path, key="k")
+    again = make(tmp_path, Shrinking())
+    again.run(again.step, checkpoint=path, key="k")
+    assert again.ledger.seconds == pytest.approx(10 * again.step, abs=5)
+
+
 def test_one_of_these_kills_falls_between_the_last_step_and_the_end_of_its_epoch(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

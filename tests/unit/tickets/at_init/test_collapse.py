@@ -87,6 +87,17 @@ def test_a_bias_alone_is_no_path(chain: Model) -> None:
     )
 
 
+@pytest.mark.parametrize("gone", range(6))
+def test_a_deep_chain_that_is_cut_anywhere_is_dead_everywhere(gone: int) -> None:
+    """Nothing is divided by the maximum of nothing: that of two layers in a row was no number."""
+    model = model_of(mlp((4, 4, 4, 4, 4, 4, 2), bias=False), torch.zeros(2, 4))
+    mask = full(model)
+    name = list(mask.keep)[gone]
+    cut = Mask({**mask.keep, name: torch.zeros_like(mask.keep[name])}, mask.about)
+    assert effective(model, cut).kept == 0
+    assert "no living path leads from the input to the output" in collapse_notes(model, cut)
+
+
 def test_a_head_without_queries_keeps_its_values(vit: Model) -> None:
     name = "layers.0.attention.qkv.weight"
     qkv = full(vit).keep[name].clone()

@@ -46,7 +46,7 @@ def probe_of(model: Model, images: Data, folder: Path, **train: object) -> Probe
         train=ONE_BATCH.model_copy(update=train), at_init=AtInitOptions(samples=60)
     )
     where = context(folder, data=images)
-    return probe_at(begin(model, options, where), options, where)
+    return probe_at(begin(model, options), options, where)
 
 
 def in_double(probe: Probe) -> tuple[dict[str, Tensor], list[tuple[Tensor, Tensor]]]:
@@ -234,16 +234,6 @@ def test_costs_are_counted(small: Model, images: Data, tmp_path: Path) -> None:
     assert run("snip", small, tmp_path, **options).ledger.dense == 60 * 6 * macs
     grasp = run("grasp", small, tmp_path, **options).ledger
     assert (grasp.dense, grasp.steps) == (3 * 60 * 6 * macs, 0)
-
-
-def test_newly_drawn_weights_come_along(small: Model, images: Data, tmp_path: Path) -> None:
-    options = {"data": images, "train": ONE_BATCH, "density": 0.2}
-    own = run("snip", small, tmp_path, **options)
-    new = run("snip", small, tmp_path, fresh=True, **options)
-    assert own.ticket.start is None
-    assert new.ticket.start is not None
-    assert new.ticket.mask.hamming(own.ticket.mask) > 0
-    assert new.ticket.mask.about.model == small.fingerprint()
 
 
 def test_the_last_single_sample_of_a_batch_is_left_out(

@@ -51,7 +51,7 @@ def scored(
     train = FinetuneOptions(batch_size=BATCH, distill=0.0)
     options = TicketOptions(method="ntk-sap", train=train, at_init=AtInitOptions(samples=SAMPLES))
     where = context(folder, seed=seed)
-    start = begin(model, options, where)
+    start = begin(model, options)
     return dict(Kernel.of(start, options, where).scores(mask, step, start.ledger))
 
 
@@ -106,7 +106,7 @@ def test_neither_weights_nor_statistics_nor_data_count(
 def test_batch_norms_hold_the_statistics_of_the_batch(cnn: Model, tmp_path: Path) -> None:
     options = TicketOptions(method="ntk-sap", at_init=AtInitOptions(samples=16))
     where = context(tmp_path)
-    start = begin(cnn, options, where)
+    start = begin(cnn, options)
     kernel = Kernel.of(start, options, where)
     kernel.scores(full(cnn), 0, start.ledger)
     random = generator(0, "ntk-sap", 0, 0)

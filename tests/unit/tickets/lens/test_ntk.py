@@ -160,3 +160,16 @@ def test_bad_input(small: Model, masks: dict[str, Mask], samples: Data) -> None:
     with pytest.raises(DataError, match=r"takes samples of torch.float32 \(6,\); the data gives"):
         compare(small, masks, images)
     assert isinstance(compare(small, {}, samples, Sampling(samples=4))[0], Row)
+
+
+def test_a_kernel_that_overflows_is_refused(samples: Data) -> None:
+    class Steep(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.line = nn.Linear(6, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.exp(800 * self.line(x).abs())
+
+    with pytest.raises(InputError, match="kernel of 'dense' holds NaN or infinity: an output"):
+        compare(captured(Steep(), torch.zeros(2, 6)), {}, samples, Sampling(samples=4))
