@@ -32,8 +32,10 @@ def test_one_that_fails_does_not_stop_the_others() -> None:
 
 def test_all_stop_at_their_next_step_where_one_is_interrupted() -> None:
     stopped = []
+    all_at_work = threading.Barrier(3)  # what hasn't begun yet never does
 
     def work(name: str, progress: Progress) -> None:
+        all_at_work.wait(60)
         if name == "a":
             raise KeyboardInterrupt
         try:
