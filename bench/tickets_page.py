@@ -26,23 +26,33 @@ def page(plan: Plan, rows: Sequence[Row]) -> str:
 
 
 def _head(plan: Plan, rows: Sequence[Row]) -> Iterator[str]:
-    left = len(plan.cases) - len(rows)
-    trained = " and ".join(f"{net} for {count} epochs" for net, count in plan.epochs.items())
+    trained = ", ".join(f"{net} for {count} epochs" for net, count in plan.epochs.items())
+    wide = " (128 in the wide network)" if "resnet20x2" in plan.epochs else ""
+    elastic = ""
+    if "resnet32" in plan.epochs:
+        elastic = (
+            " Elastic is ResNet-20's ticket stretched to ResNet-32, with its weights or with new "
+            "ones; its random mask has as many weights in each layer, at other places."
+        )
     yield (
-        f"Every run trains {trained} (early-bird and late-bird for "
-        f"{plan.bird_epochs}{_fewer(plan)}) from newly drawn weights, the same for all kinds by "
-        f"seed, with SGD at {plan.rate:g}, a cosine and batches of {plan.batch_size}, products in "
-        f"{plan.precision}. IMP halves the living weights at each level and rewinds to a tenth of "
-        "the steps; late-bird is early-bird's pruning after a whole training, and another whole "
-        "training after it; `retrained` gives early-bird's network that, too. Scores before "
-        "training look at 512 samples (128 in the wide network). Accuracy is of the evaluation "
-        "data, seen once, at the end: mean and range over seeds. Costs are multiples of one dense "
-        "training, finding included, but for what is only trained, once: the controls of IMP "
-        "(`retrained` is its own ticket under their conditions), the bird retrained, and "
-        "ResNet-20's ticket stretched to ResNet-32. `done` is what this machine did, `sparse` "
-        "leaves out what a zero makes needless. Effective density counts only living weights that "
-        "lie on a living path from an input to an output."
+        f"Every run trains {trained} (early-bird and late-bird for {plan.bird_epochs}"
+        f"{_fewer(plan)}) from newly drawn weights, the same for all kinds by seed, with SGD at "
+        f"{plan.rate:g}, a cosine and batches of {plan.batch_size}, products in {plan.precision}. "
+        "IMP halves the living weights at each level and rewinds to a tenth of the steps; its "
+        "controls, and its ticket retrained, each get one whole training. Late-bird is "
+        "early-bird's pruning after a whole training, and another whole training after it; the "
+        "early bird retrained gets that from the weights that it was cut with. Scores before "
+        f"training look at 512 samples{wide}.{elastic}"
     )
+    yield ""
+    yield (
+        "Accuracy is of the evaluation data, seen once, at the end: mean and range over seeds. "
+        "Costs are multiples of one dense training, finding included, but for what is only trained "
+        "(controls, retrained, elastic): `done` is what this machine did, `sparse` leaves out what "
+        "a zero makes needless. Effective density counts only living weights that lie on a living "
+        "path from an input to an output."
+    )
+    left = len(plan.cases) - len(rows)
     if left:
         yield ""
         yield f"**{left} of {len(plan.cases)} runs are not done yet**; cells say how many seeds."

@@ -152,13 +152,12 @@ def _cell(net: Net, seed: int) -> list[Case]:
 
 
 def waves(cases: Sequence[Case]) -> Iterator[list[Case]]:
-    """Those that need nothing first, then those that need another's ticket; seed by seed, what
-    trains longest last."""
+    """Those that need nothing first, then those that need another's ticket; what trains longest
+    last. A wave begins when the one before has ended."""
     for place in range(3):
-        for seed in SEEDS:
-            mine = [c for c in cases if c.seed == seed and _place(c) == place]
-            yield [case for case in mine if case.kind not in _SECOND]
-            yield [case for case in mine if case.kind in _SECOND]
+        mine = [case for case in cases if _place(case) == place]
+        yield [case for case in mine if case.kind not in _SECOND]
+        yield [case for case in mine if case.kind in _SECOND]
 
 
 def _place(case: Case) -> int:
@@ -292,9 +291,10 @@ def _retrained_bird(given: _Given) -> _Result:
     assert ticket.start is not None
     drawn = with_state(given.model, ticket.start, Event("start"))
     small = apply(drawn, groups, removed_channels(groups, ticket.mask), Event("prune"))
-    ledger = Ledger(look(small))
-    training = Training(small, given.options().train, given.context, ledger)
+    ledger, after = Ledger(look(given.model)), Ledger(look(small))
+    training = Training(small, given.options().train, given.context, after)
     training.run()
+    ledger.dense, ledger.sparse = after.dense, after.sparse  # told by the dense network's training
     return _Result(training.trained(Event("train")), ledger, ticket.mask, {})
 
 
