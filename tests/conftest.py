@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The one switch of the golden files: ``pytest --regen-golden`` writes them anew."""
+"""The switches of the tests: ``--regen-golden`` writes the golden files anew, ``--fuzz-seed`` takes
+the same broken files again."""
 
 import difflib
 import os
@@ -23,6 +24,9 @@ settings.load_profile("suite")
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--regen-golden", action="store_true", help="rewrite tests/golden")
+    parser.addoption(
+        "--fuzz-seed", type=int, help="of the fuzz tests; without it another each time"
+    )
 
 
 @pytest.fixture

@@ -62,9 +62,12 @@ def test_no_part_of_a_file_is_taken_for_the_whole(form: str, place: Path) -> Non
 
 @pytest.mark.fuzz
 @pytest.mark.parametrize("form", FORMS)
-def test_half_a_minute_of_broken_files_in_limited_memory(form: str, tmp_path: Path) -> None:
+def test_half_a_minute_of_broken_files_in_limited_memory(
+    form: str, request: pytest.FixtureRequest
+) -> None:
     """In a process of its own, whose memory is limited; it prints what it did."""
-    seed = str(random.SystemRandom().randrange(2**32))
+    asked = request.config.getoption("--fuzz-seed")
+    seed = str(random.SystemRandom().randrange(2**32) if asked is None else asked)
     command = [sys.executable, "-m", "tests.fuzz.mutate", form, "30", seed]
     run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert run.returncode == 0, f"seed {seed}: {run.stderr}"
