@@ -16,10 +16,10 @@ from edgeprune.channels import analyse, apply
 from edgeprune.context import Context
 from edgeprune.data import Data, open_data
 from edgeprune.finetune import with_state
-from edgeprune.finetune.loss import Precision, outputs_of
+from edgeprune.finetune.loss import outputs_of
 from edgeprune.mask import Mask, Ticket, look, read_ticket, removed_channels, write_ticket
 from edgeprune.model import Event, Model, capture
-from edgeprune.recipe import FinetuneOptions
+from edgeprune.recipe import FinetuneOptions, Precision
 from edgeprune.target import find_target
 from edgeprune.tickets import controls
 from edgeprune.tickets.at_init.collapse import collapsed, effective_density

@@ -19,6 +19,7 @@ __all__ = [
     "Format",
     "Importance",
     "Numerics",
+    "Precision",
     "ProfileOptions",
     "PruneOptions",
     "QuantizeOptions",
@@ -30,6 +31,7 @@ __all__ = [
 Numerics = Literal["fp32", "fp16", "int8", "int8-dynamic", "int8-weights"]
 NUMERICS: tuple[Numerics, ...] = ("fp32", "fp16", "int8", "int8-dynamic", "int8-weights")
 Format = Literal["onnx", "tflite"]
+Precision = Literal["float32", "bfloat16"]
 Importance = Literal["l1", "l2", "taylor", "bn-scale", "random"]
 
 
@@ -80,7 +82,7 @@ class FinetuneOptions(Config):
     """Stop after so many epochs without a better held-out loss; ``None``: never stop early."""
     augment: Literal["auto", "none", "flip-shift"] = "auto"
     """``auto``: what the data spec says."""
-    precision: Literal["float32", "bfloat16"] = "float32"
+    precision: Precision = "float32"
     """In what products are computed. ``bfloat16``: mixed precision, where weights, gradients and
     the optimizer stay float32. It pays on a processor with instructions for it (AMX), and slows
     training down elsewhere."""

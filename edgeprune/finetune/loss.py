@@ -2,7 +2,7 @@
 """What fine-tuning minimises: decided once from the outputs, then computed batch by batch."""
 
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -11,11 +11,9 @@ from torch import Tensor, nn
 from edgeprune.data import Batch
 from edgeprune.errors import DataError, InputError
 from edgeprune.finetune.loop import Loss, Score
-from edgeprune.recipe import FinetuneOptions
+from edgeprune.recipe import FinetuneOptions, Precision
 
-__all__ = ["Objective", "Precision", "bind", "decide", "outputs_of"]
-
-Precision: TypeAlias = Literal["float32", "bfloat16"]
+__all__ = ["Objective", "bind", "decide", "outputs_of"]
 
 
 @dataclass(frozen=True)

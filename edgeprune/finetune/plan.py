@@ -9,10 +9,10 @@ from torch import Tensor
 from edgeprune.context import Context
 from edgeprune.data import Batch, Data
 from edgeprune.errors import DataError, InputError
-from edgeprune.finetune.loss import Objective, Precision, decide, outputs_of
+from edgeprune.finetune.loss import Objective, decide, outputs_of
 from edgeprune.finetune.optimise import base_rate
 from edgeprune.model import Model
-from edgeprune.recipe import FinetuneOptions
+from edgeprune.recipe import FinetuneOptions, Precision
 
 __all__ = ["Plan", "make_plan", "nothing_to_do"]
 

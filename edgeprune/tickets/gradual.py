@@ -31,7 +31,6 @@ __all__ = [
     "count_changes",
     "find_gradual",
     "find_one_shot",
-    "goal",
     "progress",
     "window",
 ]

@@ -22,11 +22,10 @@ from edgeprune.finetune.checkpoint import fetch, store
 from edgeprune.mask import Mask, Ticket, look
 from edgeprune.model import Model
 from edgeprune.tickets.found import Found, Work, about, event
-from edgeprune.tickets.gradual import goal
 from edgeprune.tickets.ledger import Ledger
 from edgeprune.tickets.options import TicketOptions
 from edgeprune.tickets.scores import magnitude
-from edgeprune.tickets.select import Ranking, emptied, select
+from edgeprune.tickets.select import Ranking, emptied, goal, select
 from edgeprune.tickets.training import Snapshot, Training
 
 __all__ = ["find_imp", "levels"]
