@@ -16,8 +16,10 @@ A message is one line: what is wrong, where (file, key), what is allowed, what t
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from difflib import get_close_matches
+from pathlib import Path
 
 __all__ = [
     "CheckFailed",
@@ -29,6 +31,7 @@ __all__ = [
     "MissingExtra",
     "ModelError",
     "OutputError",
+    "naming",
     "nearest",
 ]
 
@@ -79,6 +82,19 @@ class CheckFailed(EdgepruneError):
 
 class DeviceError(EdgepruneError):
     """A device or a measuring process could not be reached, or died."""
+
+
+@contextmanager
+def naming(path: Path | str) -> Iterator[None]:
+    """Name the file in the errors of what reads no file itself.
+
+    Raises:
+        InputError: One was raised inside; it is of the same kind, and begins with ``path``.
+    """
+    try:
+        yield
+    except InputError as error:
+        raise type(error)(f"{path}: {error}") from None
 
 
 def nearest(word: str, allowed: Iterable[str]) -> str:

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from hashlib import sha256
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from edgeprune.errors import InputError
-from edgeprune.mask.layers import look
+from edgeprune.mask.layers import Layer, look
 from edgeprune.model import Model
 
 __all__ = ["About", "Mask", "Structure"]
@@ -158,21 +158,25 @@ class Mask:
                     f"{tuple(state[name].shape)} there, {tuple(kept.shape)} in the mask; "
                     "`edgeprune ticket stretch` fits it to another depth"
                 )
-        if self._whole:
-            self._check_covers(model)
+        # What is carried to another network leaves its head out.
+        carried = {"stretched", "transferred"} & self.about.facts.keys()
+        if self.found_whole and not carried:
+            self.check_covers(look(model).layers)
 
     @property
-    def _whole(self) -> bool:
-        """Whether it was found to cover every weight that a mask may cover, and is as it was found:
-        what is carried to another network leaves its head out."""
-        options, carried = self.about.facts.get("options"), {"stretched", "transferred"}
-        found = isinstance(options, Mapping) and not options.get("exclude", True)
-        return (
-            found and self.about.structure != "channels" and not carried & self.about.facts.keys()
-        )
+    def found_whole(self) -> bool:
+        """Whether it was found to cover every weight that a mask may cover, all but by channels."""
+        options = self.about.facts.get("options")
+        whole = isinstance(options, Mapping) and not options.get("exclude", True)
+        return whole and self.about.structure != "channels"
 
-    def _check_covers(self, model: Model) -> None:
-        for layer in look(model).layers:
+    def check_covers(self, layers: Iterable[Layer]) -> None:
+        """Refuse layers that it doesn't cover.
+
+        Raises:
+            InputError: There is one.
+        """
+        for layer in layers:
             if layer.name not in self.keep:
                 raise InputError(
                     f"the mask is for another network: it has no mask for '{layer.name}' of shape "

@@ -87,7 +87,7 @@ def _find(
     check_dynamic(options, context)
     network, seed = look(model, options.exclude), context.seed
     origin = about(model, options, seed)
-    scores, ranking = random(network, seed), Ranking.of(options, seed, "erk")
+    scores, ranking = random(network, seed), Ranking.of(options, seed)
     mask = select(network, scores, options.density, ranking, origin)
     during, ledger = Dynamic(options.dynamic, growth, seed), Ledger(network)
     training = Training(

@@ -10,6 +10,7 @@ from edgeprune.toml import Config
 
 __all__ = [
     "DATA_DRIVEN",
+    "DRAWN",
     "METHODS",
     "AllocationRule",
     "AtInitOptions",
@@ -33,6 +34,8 @@ METHODS: tuple[Method, ...] = (
 Criterion = Literal["magnitude", "random", "saliency", "movement", "fisher"]
 DATA_DRIVEN: frozenset[Criterion] = frozenset({"saliency", "fisher"})
 """Those that look at training samples; ``movement`` watches the training instead."""
+DRAWN: frozenset[Method] = frozenset({"random", "set", "rigl"})
+"""Those that draw a mask at random: no ranking decides how dense a layer is, so ERK does."""
 AllocationRule = Literal["global", "uniform", "er", "erk", "by-hand"]
 Share = Annotated[float, Field(gt=0, lt=1)]
 
@@ -121,3 +124,9 @@ class TicketOptions(Config):
     at_init: AtInitOptions = AtInitOptions()
     early_bird: EarlyBirdOptions = EarlyBirdOptions()
     dynamic: DynamicOptions = DynamicOptions()
+
+    @property
+    def allocation(self) -> AllocationRule:
+        """``alloc``, or where that is ``None`` the method's own (but early-bird's, which ranks
+        channels)."""
+        return self.alloc or ("erk" if self.method in DRAWN else "global")

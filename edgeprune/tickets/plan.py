@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from edgeprune.channels import analyse
@@ -21,8 +21,8 @@ from edgeprune.tickets.early_bird import judged_groups
 from edgeprune.tickets.files import begin
 from edgeprune.tickets.gradual import check_gradual, check_one_shot, count_changes, window
 from edgeprune.tickets.imp import levels
-from edgeprune.tickets.options import DATA_DRIVEN, AllocationRule, Method, TicketOptions
-from edgeprune.tickets.runner import FindTask
+from edgeprune.tickets.options import DATA_DRIVEN, Method, TicketOptions
+from edgeprune.tickets.runner import FindTask, find_places
 from edgeprune.tickets.select import Ranking, goal
 from edgeprune.tickets.training import default_rate
 
@@ -100,8 +100,9 @@ def plan(task: FindTask, progress: Progress) -> FindPlan:
     """Decide all that can be told before the work.
 
     Raises:
-        InputError: The model, the data or an option can't be used.
+        InputError: The model, the data, an option or an output can't be used.
     """
+    find_places(replace(task, overwrite=True))  # a plan replaces nothing
     begun = begin(task, task.options, progress)
     options, data = task.options, begun.context.data
     network = look(begun.given, options.exclude)
@@ -123,12 +124,7 @@ def _check(options: TicketOptions, network: Network, model: Model, context: Cont
         return
     if options.method in _CHECKS:
         _CHECKS[options.method](options, context)
-    goal(network, options.density, Ranking.of(options, context.seed, _rule(options.method)))
-
-
-def _rule(method: Method) -> AllocationRule:
-    """How a method shares the density where no option says it."""
-    return "erk" if method in ("random", "set", "rigl") else "global"
+    goal(network, options.density, Ranking.of(options, context.seed))
 
 
 def _budget(options: TicketOptions, network: Network, model: Model, context: Context) -> _Budget:
@@ -144,8 +140,7 @@ def _budget(options: TicketOptions, network: Network, model: Model, context: Con
 def _densities(options: TicketOptions, network: Network) -> dict[str, float] | None:
     if options.method == "early-bird" or options.pattern is not None:
         return None
-    rule = options.alloc or _rule(options.method)
-    return allocate(network, options.density, rule, options.densities)
+    return allocate(network, options.density, options.allocation, options.densities)
 
 
 def _imp(budget: _Budget) -> tuple[Phase, ...]:

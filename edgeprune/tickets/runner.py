@@ -12,10 +12,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from edgeprune.errors import InputError
-from edgeprune.finetune import read_state, with_state
+from edgeprune.errors import InputError, naming
+from edgeprune.finetune import read_state
 from edgeprune.mask import Ticket, look, read_ticket, write_ticket
-from edgeprune.model import Event, Model, save
+from edgeprune.model import Event, save
 from edgeprune.progress import Progress
 from edgeprune.recipe import FinetuneOptions
 from edgeprune.tickets.catalogue import CATALOGUE, used_options
@@ -46,10 +46,11 @@ from edgeprune.tickets.report import (
     mask_figures,
     uncovered,
 )
+from edgeprune.tickets.start import check_start, started
 from edgeprune.tickets.training import Training
 from edgeprune.workspace import chain, file_hash, kept
 
-__all__ = ["FindTask", "TrainTask", "find", "started", "train"]
+__all__ = ["FindTask", "TrainTask", "find", "find_places", "train"]
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,7 @@ def find(task: FindTask, progress: Progress) -> TicketReport:
         InputError: The model, the data, an option or an output can't be used.
         KeyboardInterrupt: Ctrl-C; ``resume`` goes on from there.
     """
-    places = _find_places(task)
+    places = find_places(task)
     begun = begin(task, task.options, progress)
     facts = used_options(task.options)
     about = identity(begun, task, facts)
@@ -113,12 +114,13 @@ def train(task: TrainTask, progress: Progress) -> TicketReport:
     check_places(places, task, ".pt2")
     ticket = read_ticket(task.ticket)
     begun = begin(task, None, progress)
-    ticket.mask.check(begun.given)
     start = _begins(ticket, task.control)
-    started(begun.given, ticket, task.ticket)  # refuses weights of another network
-    if task.control is not None:
-        ticket = CONTROLS[task.control](ticket, begun.given, task.seed)
-    begun = replace(begun, model=started(begun.given, ticket, task.ticket))
+    with naming(task.ticket):
+        ticket.mask.check(begun.given)
+        check_start(ticket, begun.given)
+        if task.control is not None:
+            ticket = CONTROLS[task.control](ticket, begun.given, task.seed)
+    begun = replace(begun, model=started(begun.given, ticket))
     facts: dict[str, Any] = {
         f"train.{k}": v for k, v in task.options.model_dump(mode="json").items()
     }
@@ -135,7 +137,12 @@ def train(task: TrainTask, progress: Progress) -> TicketReport:
         return publish(folder, places)
 
 
-def _find_places(task: FindTask) -> dict[str, Path]:
+def find_places(task: FindTask) -> dict[str, Path]:
+    """Where the files of ``find`` go.
+
+    Raises:
+        InputError: One can't go there, or ``trained`` is named and nothing is trained.
+    """
     places = {"ticket": task.output, "report": task.output.with_suffix(".json")}
     method = task.options.method
     if task.trained is not None and not CATALOGUE[method].trains:
@@ -229,26 +236,3 @@ def _train(task: TrainTask, ticket: Ticket, begun: Begun, key: str, start: str) 
         **common(task, begun, key, places),
     )
     ready(folder, report)
-
-
-def started(model: Model, ticket: Ticket, path: Path | str) -> Model:
-    """The model with the weights that the ticket starts from; its own where it has none.
-
-    Raises:
-        InputError: They are of another network.
-    """
-    if ticket.start is None:
-        return model
-    state = read_state(model.module())
-    for name, value in state.items():
-        found = ticket.start.get(name)
-        if found is None or found.shape != value.shape:
-            told = "none" if found is None else f"shape {tuple(found.shape)}"
-            raise InputError(
-                f"{path}: the weights that it starts from are of another network: '{name}' has "
-                f"shape {tuple(value.shape)} in the model, {told} in the ticket; `edgeprune ticket "
-                "apply` carries it over"
-            )
-    return with_state(
-        model, ticket.start, Event("ticket", {}, {"method": ticket.mask.about.method})
-    )

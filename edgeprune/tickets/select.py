@@ -46,9 +46,9 @@ class Ranking:
     those that it will keep are kept first, so that it can be met later."""
 
     @classmethod
-    def of(cls, options: TicketOptions, seed: int, rule: AllocationRule = "global") -> Ranking:
-        """As the options say; ``rule`` is the method's own."""
-        return cls(options.alloc or rule, options.densities, options.pattern, seed)
+    def of(cls, options: TicketOptions, seed: int) -> Ranking:
+        """As the options say."""
+        return cls(options.allocation, options.densities, options.pattern, seed)
 
 
 @dataclass(frozen=True)

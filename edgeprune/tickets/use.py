@@ -4,8 +4,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
@@ -17,13 +16,14 @@ from torch import nn
 from edgeprune.channels import Groups, Policy, Totals, analyse, apply
 from edgeprune.channels.groups import Bools
 from edgeprune.context import Context
-from edgeprune.errors import InputError
+from edgeprune.errors import InputError, naming
 from edgeprune.figure import Figure, counted
 from edgeprune.finetune import read_state, with_state
 from edgeprune.mask import Mask, Ticket, read_ticket, removed_channels
 from edgeprune.model import Event, Model
 from edgeprune.recipe import PruneOptions, Recipe
 from edgeprune.report.schema import StageReport
+from edgeprune.tickets.start import check_start
 from edgeprune.toml import Config
 
 __all__ = [
@@ -112,8 +112,9 @@ def open_ticket(path: Path | None, recipe: Recipe, model: Model) -> TicketInUse 
         grouped=recipe.prune.grouped,
     )
     found = TicketInUse(ticket, options, path.name)
-    with _named(path):
-        _check_start(ticket, options, model)
+    with naming(path):
+        if options.weights == "ticket":
+            _check_own(ticket, model)
         effect(model, found)
     return found
 
@@ -138,7 +139,7 @@ def mask_to_hold(path: Path, model: Model) -> Mask:
         InputError: The ticket can't be read, is for another network, or has no zeros to hold.
     """
     mask = read_ticket(path).mask
-    with _named(path):
+    with naming(path):
         if mask.about.structure == "channels":
             raise InputError(
                 "is by channels, which `edgeprune prune --ticket` removes: there is nothing to hold"
@@ -203,25 +204,10 @@ def effect(model: Model, used: TicketInUse) -> Effect:
     return Effect(removed, groups, groups.totals(), groups.totals(removed))
 
 
-@contextmanager
-def _named(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except InputError as error:
-        raise InputError(f"{path}: {error}") from None
-
-
-def _check_start(ticket: Ticket, options: TicketUse, model: Model) -> None:
-    if options.weights == "model":
-        return
+def _check_own(ticket: Ticket, model: Model) -> None:
     if ticket.start is None:
         raise InputError("the ticket has no weights of its own; the recipe's [ticket] wants them")
-    for name, value in read_state(model.module()).items():
-        if name not in ticket.start or ticket.start[name].shape != value.shape:
-            raise InputError(f"the ticket's weights are of another network: '{name}' differs")
-    for name in model.program.graph_signature.parameters:
-        if not bool(ticket.start[name].isfinite().all()):
-            raise InputError(f"the ticket's weights hold NaN or infinity, in '{name}'")
+    check_start(ticket, model)
 
 
 def _digest(path: Path) -> str:

@@ -4,7 +4,6 @@
 import json
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -115,11 +114,14 @@ def test_inspect_tells_layers_groups_and_what_is_frozen(
 
 
 def test_help_answers_at_once_and_without_torch() -> None:
+    """What takes long to import isn't: it can't be, here."""
     code = (
-        "import sys; sys.modules['torch'] = None; from edgeprune.cli.main import main\n"
+        "import sys\n"
+        "for name in ('torch', 'numpy', 'scipy', 'onnx', 'onnxruntime', 'PIL'):\n"
+        "    sys.modules[name] = None\n"
+        "from edgeprune.cli.main import main\n"
         "sys.exit(main(['compress', '--help']))"
     )
-    start = time.monotonic()
     done = subprocess.run(
         [sys.executable, "-c", code],
         cwd=ROOT,
@@ -130,7 +132,6 @@ def test_help_answers_at_once_and_without_torch() -> None:
     )
     assert done.returncode == 0, done.stderr
     assert "--allow-unmeasured" in done.stdout
-    assert time.monotonic() - start < 5  # a busy machine; half a second on a quiet one
 
 
 def test_missing_extra_gives_the_pip_command(tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 """``edgeprune ticket``: the real command line, on digits."""
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +9,10 @@ import pytest
 import torch
 
 from edgeprune.cli.main import main
-from edgeprune.mask import About, Mask, Ticket, look, read_ticket, write_ticket
+from edgeprune.mask import Mask, look, read_ticket
 from edgeprune.model import Event, Model, capture, parameters, read, save
 from edgeprune.tickets.options import METHODS
 from tests.e2e.support import tree
-from tests.e2e.test_bad_input import refused
 from tests.networks import DigitsCnn, ResNet
 
 DATA = ("--data", "digits", "--limit", "200", "--threads", "1")
@@ -283,170 +281,3 @@ def test_a_recipe_sets_what_has_no_option(
     train = ("train", digits_pt2, tmp_path / "t.safetensors", *DATA, "--epochs", "0")
     done = data_of(capsys, *train, "--recipe", recipe, "-o", tmp_path / "s.pt2")
     assert done["options"]["train.momentum"] == 0.5
-
-
-Arguments = Callable[[Path, Path, Path], list[str | Path]]
-
-
-def finding(*options: str) -> Arguments:
-    return lambda model, found, folder: [
-        "find", model, *DATA, "-o", folder / "t.safetensors", *options,
-    ]  # fmt: skip
-
-
-@pytest.mark.parametrize(
-    ("arguments", "says"),
-    [
-        (finding("--density", "0"), "'density' should be greater than 0, got 0.0"),
-        (finding("--density", "1.5"), "'density' should be less than or equal to 1, got 1.5"),
-        (finding("-m", "random", "--pattern", "2:5"), "has 1 inputs, which 5 doesn't divide"),
-        (finding("-m", "random", "--pattern", "4:2"), "4:2"),
-        (finding("-m", "snip", "--epochs", "3"), "--epochs: isn't used by snip"),
-        (finding("-m", "rigl", "--rewind", "0.1"), "--rewind: isn't used by rigl, only by imp"),
-        (finding("-m", "set", "--pattern", "2:4"), "--pattern: isn't used by set"),
-        (finding("-m", "random", "--alloc", "by-hand"), "[densities]"),
-        (finding("-m", "random", "--exclude", "haed*"), "--exclude haed*: fits no weight"),
-        (finding("-m", "snip", "--trained", "s.pt2"), "--trained: snip only finds a mask"),
-        (finding("-m", "rigl", "--epochs", "0"), "takes 1 epoch or more"),
-        (finding("--lr", "-1"), "'train.learning_rate' should be greater than 0"),
-        (finding("--recipe", "nowhere.toml"), "nowhere.toml: can't be read"),
-    ],
-)
-def test_options_that_cannot_be(
-    arguments: Arguments,
-    says: str,
-    found: Path,
-    digits_pt2: Path,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    given = ["ticket", *map(str, arguments(digits_pt2, found, tmp_path))]
-    assert says in refused(given, tmp_path, capsys)
-
-
-@pytest.mark.parametrize(
-    ("recipe", "says"),
-    [
-        ("[imp]\nrat = 0.5\n", "unknown key 'imp.rat'; did you mean 'rate'?"),
-        ('method = "snip"\n[imp]\nrate = 0.5\n', "key 'imp.rate': isn't used by snip, only by imp"),
-        ("[train]\npatience = 3\n", "key 'train.patience': isn't used by imp"),
-        ("density = 2.0\n", "key 'density' should be less than or equal to 1"),
-    ],
-)
-def test_recipes_that_cannot_be(
-    recipe: str, says: str, digits_pt2: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    path = tmp_path / "t.toml"
-    path.write_text(recipe)
-    given = ["ticket", "find", str(digits_pt2), *DATA, "--recipe", str(path)]
-    line = refused([*given, "-o", str(tmp_path / "t.safetensors")], tmp_path, capsys)
-    assert "t.toml" in line
-    assert says in line
-
-
-def test_data_is_asked_for(
-    digits_pt2: Path, found: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    out, ticket = str(tmp_path / "t.safetensors"), str(found / "snip.safetensors")
-    model = str(digits_pt2)
-    for given in (
-        ["find", model, "-o", out],
-        ["train", model, ticket, "-o", str(tmp_path / "s.pt2")],
-        ["ntk", model, ticket],
-    ):
-        assert "--data" in refused(["ticket", *given], tmp_path, capsys)
-
-
-def another(folder: Path) -> Path:
-    """A ticket for another network."""
-    keep = {"conv1.weight": torch.ones(4, 1, 3, 3, dtype=torch.bool)}
-    write_ticket(folder / "t.safetensors", Ticket(Mask(keep, About("by hand"))))
-    return folder / "t.safetensors"
-
-
-def no_ticket(folder: Path) -> Path:
-    from safetensors.torch import save_file
-
-    save_file({"x": torch.zeros(3)}, folder / "t.safetensors")
-    return folder / "t.safetensors"
-
-
-def garbage(folder: Path) -> Path:
-    (folder / "t.safetensors").write_bytes(bytes(range(256)) * 9)
-    return folder / "t.safetensors"
-
-
-@pytest.mark.parametrize(
-    ("make", "says"),
-    [
-        (another, "for another network: 'conv1.weight' has shape (16, 1, 3, 3)"),
-        (no_ticket, "but no ticket"),
-        (garbage, "no ticket, or damaged"),
-        (lambda folder: folder / "nowhere.safetensors", "there is no such file"),
-    ],
-)
-def test_tickets_that_cannot_be_used(
-    make: Callable[[Path], Path],
-    says: str,
-    digits_pt2: Path,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    path = str(make(tmp_path))
-    given = ["ticket", "train", str(digits_pt2), path, *DATA, "-o", str(tmp_path / "s.pt2")]
-    assert says in refused(given, tmp_path, capsys)
-    if make is not another:
-        assert says in refused(["ticket", "show", path], tmp_path, capsys)
-    else:
-        line = refused(["ticket", "apply", str(digits_pt2), path], tmp_path, capsys)
-        assert "conv1.weight" in line
-
-
-def test_outputs_that_cannot_be(
-    digits_pt2: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    given = ["ticket", "find", str(digits_pt2), *DATA, "-m", "gradual", *BRIEF]
-    for further, says in (
-        (["-o", str(tmp_path / "t.pt2")], "should end in .safetensors"),
-        (["-o", str(tmp_path / "t.safetensors"), "--trained", str(tmp_path / "t.onnx")], ".pt2"),
-        (["-o", str(tmp_path)], "is a folder"),
-        (["-o", str(tmp_path / ("n" * 238 + ".safetensors"))], "File name too long"),
-        (["-o", str(tmp_path / ("n" * 300 + ".safetensors")), "--resume"], "File name too long"),
-        (["-o", "/proc/1/t.safetensors"], "/proc/1/t.safetensors: can't be written: "),
-        (
-            ["-o", str(tmp_path / "t.safetensors"), "--trained", "/proc/1/s.pt2"],
-            "/proc/1/s.pt2: can't be written: ",
-        ),
-    ):
-        if "/proc/1" in str(further) and not Path("/proc/1").exists():
-            continue
-        assert says in refused([*given, *further], tmp_path, capsys)
-    (tmp_path / "t.json").write_text("precious")
-    line = refused([*given, "-o", str(tmp_path / "t.safetensors")], tmp_path, capsys)
-    assert "t.json: is there already" in line
-
-
-def test_no_result_takes_the_place_of_the_model(
-    found: Path, digits_pt2: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    model, ticket = tmp_path / "m.pt2", found / "snip.safetensors"
-    model.write_bytes(digits_pt2.read_bytes())
-    for arguments in (
-        ("find", model, "-m", "early-bird", "-o", tmp_path / "m.safetensors", *DATA),
-        ("train", model, ticket, "-o", model, *DATA),
-        ("apply", model, ticket, "--masked", model),
-    ):
-        assert main(["ticket", *map(str, arguments), "--overwrite"]) == 2
-        assert f"{model}: is the model itself" in capsys.readouterr().err
-    assert model.read_bytes() == digits_pt2.read_bytes()
-    assert tree(tmp_path) == ["m.pt2"]
-
-
-def test_a_control_of_a_ticket_that_lacks_weights(
-    found: Path, digits_pt2: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    mask, path = read_ticket(found / "snip.safetensors").mask, tmp_path / "t.safetensors"
-    write_ticket(path, Ticket(mask, {"none": torch.ones(1)}))
-    given = ("train", digits_pt2, path, *DATA, "--control", "shuffled", "-o", tmp_path / "c.pt2")
-    assert main(["ticket", *map(str, given)]) == 2
-    assert "the weights that it starts from are of another network" in capsys.readouterr().err

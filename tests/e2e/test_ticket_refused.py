@@ -161,7 +161,7 @@ def test_no_kernel_of_weights_that_are_no_numbers(
     write_ticket(path, Ticket(Mask(keep, About("imp")), start))
     given = ["ticket", "ntk", str(digits_pt2), str(path), *DATA, "--samples", "4", "--start"]
     line = refused(given, tmp_path, capsys)
-    assert "'head.bias' holds NaN or infinity" in line
+    assert "hold NaN or infinity, in 'head.bias'" in line
 
 
 def test_a_model_of_nan_can_be_masked(

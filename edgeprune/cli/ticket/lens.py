@@ -14,7 +14,7 @@ from edgeprune.cli import asked, show
 from edgeprune.cli import options as opt
 from edgeprune.cli.console import progress
 from edgeprune.cli.ticket import shown
-from edgeprune.errors import DataError, InputError
+from edgeprune.errors import DataError, InputError, naming
 from edgeprune.report.text import ABSENT, plain
 from edgeprune.writing import check_place, save
 
@@ -141,7 +141,7 @@ def _at_start(model: Model, tickets: Mapping[str, Ticket]) -> Model:
     """
     import torch
 
-    from edgeprune.tickets.runner import started
+    from edgeprune.tickets.start import started
 
     if not tickets:
         raise InputError("--start: no ticket is named whose weights could be taken")
@@ -156,7 +156,8 @@ def _at_start(model: Model, tickets: Mapping[str, Ticket]) -> Model:
             raise InputError(f"--start: {first} and {name} start from different networks")
         if not all(torch.equal(value, other[key]) for key, value in own.items()):
             raise InputError(f"--start: {first} and {name} start from different weights")
-    return started(model, tickets[first], first)
+    with naming(first):
+        return started(model, tickets[first])
 
 
 def _print(rows: Sequence[Row]) -> None:

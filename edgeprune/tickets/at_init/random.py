@@ -27,5 +27,5 @@ def find(model: Model, options: TicketOptions, context: Context, work: Work) -> 
     def score(mask: Mask, step: int) -> Scores:
         return random(start.network, context.seed)
 
-    mask, _ = descend(start, options, context, score, steps=1, rule="erk")
+    mask, _ = descend(start, options, context, score, steps=1)
     return finish(start, mask, {})

@@ -20,7 +20,7 @@ from edgeprune.tickets.allocate import share_out
 from edgeprune.tickets.at_init.collapse import collapse_notes, collapsed, effective
 from edgeprune.tickets.found import Found, about
 from edgeprune.tickets.ledger import Ledger
-from edgeprune.tickets.options import AllocationRule, TicketOptions
+from edgeprune.tickets.options import TicketOptions
 from edgeprune.tickets.scores import Probe, Scores
 from edgeprune.tickets.select import Ranking, goal, select
 
@@ -81,7 +81,6 @@ def descend(
     context: Context,
     score: Score,
     steps: int,
-    rule: AllocationRule = "global",
 ) -> tuple[Mask, int]:
     """Score and prune in ``steps`` steps, so that after step k of n each layer (each ranking, where
     layers are ranked together) has its final density to the power k/n (Tanaka et al. 2020).
@@ -95,14 +94,14 @@ def descend(
         InputError: The density can't be met, the pattern doesn't fit, or the scores aren't finite.
     """
     # What can't be met is refused before anything is scored.
-    goal(start.network, options.density, Ranking.of(options, context.seed, rule))
+    goal(start.network, options.density, Ranking.of(options, context.seed))
     steps = 1 if options.pattern else steps
     told = about(start.model, options, context.seed, iterations=steps)
     mask = Mask.full({layer.name: layer.shape for layer in start.network.layers}, told)
     with context.progress.bar(options.method, steps) as bar:
         for step in range(steps):
             scores = score(mask, step)
-            density, ranking = _target(start.network, options, context.seed, rule, step + 1, steps)
+            density, ranking = _target(start.network, options, context.seed, step + 1, steps)
             mask = select(start.network, scores, density, ranking, told, among=mask)
             bar.advance(density=mask.density)
     return mask, steps
@@ -217,12 +216,11 @@ def _target(
     network: Network,
     options: TicketOptions,
     seed: int,
-    rule: AllocationRule,
     step: int,
     steps: int,
 ) -> tuple[float, Ranking]:
     """Density and ranking of a step: counts to the power step/steps, layer by layer."""
-    final = Ranking.of(options, seed, rule)
+    final = Ranking.of(options, seed)
     if step == steps:
         return options.density, final
     power = step / steps

@@ -85,7 +85,7 @@ def transfer(
     mask = Mask(keep, about)
     if places.by_channels:
         removed_channels(places.groups, mask)  # refuses what isn't by whole channels here
-    left = _left(ticket.mask, places, keep)
+    left = _left(mask, places)
     start, notes = _start(ticket, model, pairs) if weights else (None, ())
     covered = sum(layer.size for layer in places.network.layers if layer.name in keep)
     return Transferred(
@@ -204,28 +204,19 @@ def _embedded(
     return found
 
 
-def _left(mask: Mask, places: _Places, keep: Mapping[str, Tensor]) -> list[tuple[str, str]]:
-    """The weights that stay dense, and why.
+def _left(mask: Mask, places: _Places) -> list[tuple[str, str]]:
+    """The weights that stay dense under the carried mask, and why.
 
     Raises:
         InputError: The ticket's own network can't have had one of them.
     """
-    options = mask.about.facts.get("options")
-    whole = isinstance(options, dict) and not options.get("exclude")
-    found = []
-    for layer in places.network.layers:
-        if layer.name in keep or places.by_channels:
-            continue
-        if layer.name in places.heads:
-            found.append((layer.name, _HEAD if layer.name in places.dense else _ABSENT))
-        elif whole:
-            raise InputError(
-                f"the ticket is for another network: it has no mask for '{layer.name}' of shape "
-                f"{layer.shape}; {_STRETCH}"
-            )
-        else:
-            found.append((layer.name, _ABSENT))
-    return found
+    if places.by_channels:
+        return []
+    layers = places.network.layers
+    if mask.found_whole:
+        mask.check_covers(layer for layer in layers if layer.name not in places.heads)
+    dense = [layer.name for layer in layers if layer.name not in mask.keep]
+    return [(name, _HEAD if name in places.dense else _ABSENT) for name in dense]
 
 
 def _start(

@@ -120,10 +120,11 @@ def test_a_client_killed_while_it_sends_goes_on_where_it_was(place: Place, tmp_p
 
 def settled(folder: Path) -> int:
     """Bytes that have arrived, once no more come: what was sent is still on its way for a bit."""
-    before = -1
-    for _ in range(200):
+    before, calm = -1, 0
+    for _ in range(400):
         now = sum(path.stat().st_size for path in folder.iterdir())
-        if now == before and now:
+        calm = calm + 1 if now == before and now else 0
+        if calm == 10:
             return now
         before = now
         time.sleep(0.05)

@@ -40,7 +40,7 @@ def options(method: str, **changes: Any) -> TicketOptions:
 def start(given: TicketOptions) -> Mask:
     """The mask that a run begins with."""
     net = look(network(), given.exclude)
-    ranking = Ranking.of(given, 3, "erk")
+    ranking = Ranking.of(given, 3)
     return select(net, random(net, 3), given.density, ranking, about(network(), given, 3))
 
 
