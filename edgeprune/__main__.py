@@ -1,9 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """``python -m edgeprune``: the same as the ``edgeprune`` command."""
 
-import sys
-
-from edgeprune.cli.main import main
+from edgeprune.cli.main import program
 
 if __name__ == "__main__":
-    sys.exit(main())
+    program()

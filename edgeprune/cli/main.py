@@ -2,6 +2,7 @@
 """The ``edgeprune`` command: its sub-commands, and the one place where errors become exit codes."""
 
 import errno
+import gc
 import os
 import re
 import shlex
@@ -12,7 +13,7 @@ import traceback
 from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import typer
 from typer.main import get_command
@@ -20,7 +21,7 @@ from typer.main import get_command
 from edgeprune import __version__
 from edgeprune.errors import EdgepruneError, MissingExtra
 
-__all__ = ["application", "main"]
+__all__ = ["application", "main", "program"]
 
 _MODULES: dict[str, tuple[str, ...]] = {
     "compress": ("compress",),
@@ -143,6 +144,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if code == _INTERRUPTED:
         print(_interrupted(given), file=sys.stderr)
     return code if isinstance(code, int) else 0
+
+
+def program() -> NoReturn:
+    """``edgeprune`` as a process of its own."""
+    code = main()
+    # Python searches all that torch and the exporters made for cycles before it ends: seconds.
+    gc.freeze()
+    sys.exit(code)
 
 
 def _end_orderly() -> None:

