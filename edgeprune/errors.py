@@ -94,7 +94,8 @@ def naming(path: Path | str) -> Iterator[None]:
     try:
         yield
     except InputError as error:
-        raise type(error)(f"{path}: {error}") from None
+        error.args = (f"{path}: {error}",)
+        raise
 
 
 def nearest(word: str, allowed: Iterable[str]) -> str:
