@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edgeprune.errors import InputError
+from edgeprune.errors import InputError, naming
 from edgeprune.profiler.runtime import TensorSpec
 
 __all__ = ["job_inputs", "random_inputs", "real_inputs"]
@@ -28,12 +28,10 @@ def job_inputs(specs: Sequence[TensorSpec], job: dict[str, Any]) -> list[Array]:
     Raises:
         InputError: There is none that fits.
     """
-    try:
+    with naming(job["path"]):
         if job["inputs"] is None:
             return random_inputs(specs, job["seed"])
         return real_inputs(specs, Path(job["inputs"]))
-    except InputError as error:
-        raise InputError(f"{job['path']}: {error}") from None
 
 
 def random_inputs(specs: Sequence[TensorSpec], seed: int) -> list[Array]:

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +24,7 @@ from edgeprune.recipe import PruneOptions, Recipe
 from edgeprune.report.schema import StageReport
 from edgeprune.tickets.start import check_start
 from edgeprune.toml import Config
+from edgeprune.workspace import file_hash
 
 __all__ = [
     "Effect",
@@ -106,7 +106,7 @@ def open_ticket(path: Path | None, recipe: Recipe, model: Model) -> TicketInUse 
         return None
     ticket = read_ticket(path)
     options = TicketUse(
-        digest=_digest(path),
+        digest=file_hash(path),
         weights=recipe.ticket.weights,
         attention=recipe.prune.attention,
         grouped=recipe.prune.grouped,
@@ -208,11 +208,6 @@ def _check_own(ticket: Ticket, model: Model) -> None:
     if ticket.start is None:
         raise InputError("the ticket has no weights of its own; the recipe's [ticket] wants them")
     check_start(ticket, model)
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @torch.no_grad()

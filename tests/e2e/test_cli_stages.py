@@ -15,6 +15,7 @@ from edgeprune.cli.main import main
 from edgeprune.model import parameters, read
 from tests.e2e.support import ROOT, environment, tree
 from tests.networks import digits_cnn
+from tests.test_architecture import HEAVY, run_python, without
 
 DATA = ("--data", "digits", "--limit", "200", "--threads", "1")
 
@@ -115,20 +116,9 @@ def test_inspect_tells_layers_groups_and_what_is_frozen(
 
 def test_help_answers_at_once_and_without_torch() -> None:
     """What takes long to import isn't: it can't be, here."""
-    code = (
-        "import sys\n"
-        "for name in ('torch', 'numpy', 'scipy', 'onnx', 'onnxruntime', 'PIL'):\n"
-        "    sys.modules[name] = None\n"
-        "from edgeprune.cli.main import main\n"
+    done = run_python(
+        f"{without((*HEAVY, 'numpy', 'PIL'))}from edgeprune.cli.main import main\n"
         "sys.exit(main(['compress', '--help']))"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        cwd=ROOT,
-        env=environment(),
-        capture_output=True,
-        text=True,
-        check=False,
     )
     assert done.returncode == 0, done.stderr
     assert "--allow-unmeasured" in done.stdout

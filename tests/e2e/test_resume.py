@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """``kill -9`` in every stage, then ``--resume``: the same artifacts as an undisturbed run."""
 
-import os
 import re
 import signal
 import subprocess
@@ -10,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.support import ARTIFACTS, command, environment, hashes, run
+from tests.e2e.support import ARTIFACTS, begun, command, environment, hashes, run
 
 MOMENTS = {
     "load": "",
@@ -57,14 +56,7 @@ def checkpointed(folder: Path) -> None:
 def kill_in(stage: str, arguments: list[str | Path], cwd: Path, then: str = "") -> list[str]:
     """Start the command and kill it in ``stage``, once it has said ``then`` there."""
     said = []
-    with subprocess.Popen(
-        command(*arguments),
-        cwd=cwd,
-        env=environment(),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as process:
+    with begun(*arguments, cwd=cwd) as process:
         assert process.stderr is not None
         there = False
         for line in process.stderr:
@@ -110,13 +102,11 @@ def test_interrupt_says_how_to_go_on(
     digits_pt2: Path, quick: Path, tmp_path: Path, number: int
 ) -> None:
     given = [*arguments(digits_pt2, quick, tmp_path / "out"), *BRIEFLY]
-    with subprocess.Popen(
-        command(*given), cwd=tmp_path, env=environment(), stderr=subprocess.PIPE, text=True
-    ) as process:
+    with begun(*given, cwd=tmp_path) as process:
         assert process.stderr is not None
         for line in process.stderr:
             if line.startswith("> finetune"):
-                os.kill(process.pid, number)
+                process.send_signal(number)
                 break
         rest = process.stderr.read()
     assert process.returncode == 130
@@ -150,16 +140,14 @@ def test_damaged_stage_is_done_again(digits_pt2: Path, quick: Path, tmp_path: Pa
 
 def test_two_runs_on_one_result_do_not_mix(digits_pt2: Path, quick: Path, tmp_path: Path) -> None:
     given = [*arguments(digits_pt2, quick, tmp_path / "out"), *BRIEFLY]
-    with subprocess.Popen(
-        command(*given), cwd=tmp_path, env=environment(), stderr=subprocess.PIPE, text=True
-    ) as process:
+    with begun(*given, cwd=tmp_path) as process:
         assert process.stderr is not None
         for line in process.stderr:
             if line.startswith("> prune"):
                 break
-        os.kill(process.pid, signal.SIGSTOP)  # however slow the second is, it meets the first
+        process.send_signal(signal.SIGSTOP)  # however slow the second is, it meets the first
         second = run(*given, cwd=tmp_path)
-        os.kill(process.pid, signal.SIGCONT)
+        process.send_signal(signal.SIGCONT)
         rest = process.stderr.read()
     assert second.returncode == 2
     assert ".rpi4.lock" in second.stderr

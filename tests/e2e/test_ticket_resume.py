@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
 import time
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from edgeprune.cli.main import main
 from edgeprune.errors import OutputError
 from edgeprune.mask import read_ticket
 from edgeprune.model import read
-from tests.e2e.support import command, environment, tree
+from tests.e2e.support import begun, tree
 from tests.e2e.test_ticket import BRIEF, DATA
 
 IMP = ("--density", "0.5", "--rate", "0.25", "--epochs", "2", "--batch-size", "16", "--fresh")
@@ -31,20 +30,13 @@ def imp(model: Path, folder: Path, *further: str) -> list[str | Path]:
 def interrupt(arguments: list[str | Path], folder: Path, name: str, number: int) -> str:
     """Start the command, and send it the signal once its work folder has that file."""
     awaited = folder / ".t.safetensors.work" / name
-    with subprocess.Popen(
-        command(*arguments),
-        cwd=folder,
-        env=environment(),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as process:
+    with begun(*arguments, cwd=folder) as process:
         end = time.monotonic() + 120
         while not awaited.exists():
             assert process.poll() is None
             assert time.monotonic() < end
             time.sleep(0.002)
-        os.kill(process.pid, number)
+        process.send_signal(number)
         assert process.stderr is not None
         rest = process.stderr.read()
     assert process.returncode in (-number, 130), rest
@@ -132,6 +124,17 @@ def pruned_once(model: Path, *further: str) -> list[str]:
     return [*given, "-o", "x/u.safetensors", *further]
 
 
+def unpublished(given: list[str], patches: pytest.MonkeyPatch) -> None:
+    """Run a command that does all its work, and finds the disk full then."""
+
+    def full(*_: object) -> None:
+        raise OutputError("y/s.pt2: can't be written: No space left on device")
+
+    with patches.context() as patch:
+        patch.setattr("edgeprune.tickets.files.save_all", full)
+        assert main(given) == 2
+
+
 def files_of(report: str) -> Any:
     return json.loads(Path(report).read_text())["files"]
 
@@ -152,12 +155,7 @@ def test_a_trained_network_may_go_to_another_file_system(
 def test_what_could_not_be_published_may_go_elsewhere(
     two: Path, digits_pt2: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def full(*_: object) -> None:
-        raise OutputError("y/s.pt2: can't be written: No space left on device")
-
-    with monkeypatch.context() as patch:
-        patch.setattr("edgeprune.tickets.files.save_all", full)
-        assert main(pruned_once(digits_pt2, "--trained", "y/s.pt2")) == 2
+    unpublished(pruned_once(digits_pt2, "--trained", "y/s.pt2"), monkeypatch)
     assert not any(name.startswith(("x/u", "y/")) for name in tree(two))
     there = Path("x/s.pt2")
     there.write_text("precious")
@@ -180,12 +178,7 @@ def test_what_could_not_be_published_may_go_elsewhere(
 def test_a_network_that_was_not_kept_cannot_be_asked_for_later(
     two: Path, digits_pt2: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def full(*_: object) -> None:
-        raise OutputError("full")
-
-    with monkeypatch.context() as patch:
-        patch.setattr("edgeprune.tickets.files.save_all", full)
-        assert main(pruned_once(digits_pt2)) == 2
+    unpublished(pruned_once(digits_pt2), monkeypatch)
     assert main(pruned_once(digits_pt2, "--resume", "--trained", "y/s.pt2")) == 2
     line = capsys.readouterr().err.splitlines()[-1]
     assert line.startswith("error: y/s.pt2: can't be written: the run that is resumed kept no such")

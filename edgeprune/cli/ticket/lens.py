@@ -141,7 +141,7 @@ def _at_start(model: Model, tickets: Mapping[str, Ticket]) -> Model:
     """
     import torch
 
-    from edgeprune.tickets.start import started
+    from edgeprune.tickets.start import check_start, started
 
     if not tickets:
         raise InputError("--start: no ticket is named whose weights could be taken")
@@ -157,7 +157,8 @@ def _at_start(model: Model, tickets: Mapping[str, Ticket]) -> Model:
         if not all(torch.equal(value, other[key]) for key, value in own.items()):
             raise InputError(f"--start: {first} and {name} start from different weights")
     with naming(first):
-        return started(model, tickets[first])
+        check_start(tickets[first], model)
+    return started(model, tickets[first])
 
 
 def _print(rows: Sequence[Row]) -> None:

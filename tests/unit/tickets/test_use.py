@@ -55,7 +55,7 @@ def test_the_models_weights_or_the_tickets_own(tmp_path: Path) -> None:
         with pytest.raises(InputError, match=says):
             used(model, Ticket(ticket.mask, start), tmp_path, OWN)
     endless = {**ticket.start, "bn1.bias": torch.full_like(before["bn1.bias"], torch.inf)}
-    with pytest.raises(InputError, match=r"hold NaN or infinity, in 'bn1\.bias'"):
+    with pytest.raises(InputError, match=r"starts from hold NaN or infinity, in 'bn1\.bias'"):
         used(model, Ticket(ticket.mask, endless), tmp_path, OWN)
     with pytest.raises(InputError, match="name one, --ticket"):
         open_ticket(None, OWN, model)
