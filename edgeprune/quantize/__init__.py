@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Reduced numerics: what a target's runtimes accept, static int8, rounded weights."""
 
+from edgeprune.quantize.blockers import static_blockers
 from edgeprune.quantize.choose import Choice, decide
 from edgeprune.quantize.stage import quantize
 
-__all__ = ["Choice", "decide", "quantize"]
+__all__ = ["Choice", "decide", "quantize", "static_blockers"]
