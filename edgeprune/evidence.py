@@ -18,6 +18,7 @@ from edgeprune.export import artifact_runner
 from edgeprune.export.c_array import write_c_array
 from edgeprune.figure import Figure, counted
 from edgeprune.gate import judge
+from edgeprune.inputs import watch
 from edgeprune.job import Job
 from edgeprune.measure.profile import Reached, here, profile
 from edgeprune.measure.result import Conditions, Profile
@@ -48,6 +49,7 @@ def measure(job: Job, run: Run, yardstick: Step, final: Step) -> Measured:
 
     Raises:
         InputError: A runtime refuses a file.
+        CheckFailed: A file answers NaN or infinity to evaluation samples.
         DeviceError: A measuring process died.
     """
     dense = {f"dense{path.suffix}": path for path in yardstick.files().values()}
@@ -57,10 +59,11 @@ def measure(job: Job, run: Run, yardstick: Step, final: Step) -> Measured:
     device = None
     if job.profile and job.device is not None:
         device = _profile(job, run, files, job.device, inputs)
-    if run.judge is not None:
+    if run.judge is not None and run.context.data is not None:
         for artifact in final.report.artifacts:
             run.context.progress.say(f"> evaluate {artifact.file}")
             execute = artifact_runner(files[artifact.file], final.model, job.threads)
+            execute = watch(execute, final.model, run.context.data, artifact.file)
             found.figures[artifact.file].update(run.judge.figures(execute))
     if run.context.mask is not None:
         for name, path in files.items():

@@ -3,20 +3,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from edgeprune.context import Context
 from edgeprune.data import Data, open_data
-from edgeprune.errors import ModelError
-from edgeprune.evaluate import Judge
+from edgeprune.errors import CheckFailed, EdgepruneError, ModelError
+from edgeprune.evaluate import Judge, Runner
+from edgeprune.export.names import output_names
 from edgeprune.job import DataSource, Job, Source
-from edgeprune.model import Loaded, Model, load, parse_shape, runner
+from edgeprune.model import Loaded, Model, load, parse_shape, runner, watched
 from edgeprune.model.archive import open_archive
 from edgeprune.model.kinds import Kind, recognise
 from edgeprune.model.program import tensors
+from edgeprune.model.run import Arrays
 from edgeprune.profiler.machine import describe
 from edgeprune.progress import Progress
 from edgeprune.quantize import Choice, decide
 
-__all__ = ["choose_numerics", "load_model", "make_judge", "open_inputs", "require_float"]
+__all__ = ["choose_numerics", "load_model", "make_judge", "open_inputs", "require_float", "watch"]
+
+_BATCH = 64
 
 
 def open_inputs(
@@ -82,11 +88,34 @@ def choose_numerics(job: Job, dense: Model, data: Data | None) -> Choice:
 
 
 def make_judge(dense: Model, context: Context) -> Judge | None:
-    """What holds models against ``dense`` on the evaluation data; ``None`` without data."""
+    """What holds models against ``dense`` on the evaluation data; ``None`` without data.
+
+    It raises ModelError where ``dense`` answers NaN or infinity.
+    """
     if context.data is None:
         return None
-    run = runner(dense, context.threads)
+    run = watch(runner(dense, context.threads), dense, context.data, "the dense model", ModelError)
     return Judge(context.data, run, where=describe(), progress=context.progress)
+
+
+def watch(
+    run: Runner, model: Model, data: Data, subject: str, error: type[EdgepruneError] = CheckFailed
+) -> Runner:
+    """``run``, refusing answers to the evaluation data that aren't finite.
+
+    Args:
+        run: Runs ``model``, or an artifact of it, on a batch.
+        model: Its outputs' names are told.
+        data: What it will be run on.
+        subject: What a message begins with.
+        error: What is raised; it tells how many samples give NaN or infinity, in which output.
+    """
+
+    def samples() -> Iterator[Arrays]:
+        for batch in data.evaluation(_BATCH):
+            yield tuple(part.numpy() for part in batch.inputs)
+
+    return watched(run, output_names(model), samples, subject, error)
 
 
 def _shape(source: Source) -> tuple[int, ...] | None:

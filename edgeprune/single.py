@@ -10,11 +10,11 @@ from typing import TypeVar
 import torch
 
 from edgeprune.context import Context
-from edgeprune.errors import OutputError
+from edgeprune.errors import CheckFailed, OutputError
 from edgeprune.export import artifact_runner, export
-from edgeprune.inputs import load_model, make_judge, open_inputs, require_float
+from edgeprune.inputs import load_model, make_judge, open_inputs, require_float, watch
 from edgeprune.job import Task
-from edgeprune.model import Model, runner, save
+from edgeprune.model import Model, require_finite, runner, save
 from edgeprune.progress import Progress
 from edgeprune.recipe import ExportOptions
 from edgeprune.report.schema import StageReport
@@ -37,16 +37,21 @@ def run_stage(
 
     Raises:
         InputError: The model, the data, an option or the output can't be used.
+        CheckFailed: The stage gives weights or outputs that aren't finite.
     """
     check_place(task.output, overwrite=task.overwrite, parents=True)
     with staged(task.output) as folder:
         before, context = _open(task, folder, progress)
         require_float(before, task.source)
-        after, report = stage(before, options, context)
-        figures = weigh(after)
         judge = make_judge(context.dense or before, context)
         if judge is not None:
-            figures |= judge.figures(runner(after, task.threads))
+            judge.dense()  # a model that gives NaN is refused before any work
+        after, report = stage(before, options, context)
+        require_finite(after, report.stage, CheckFailed)
+        figures = weigh(after)
+        if judge is not None and context.data is not None:
+            run = watch(runner(after, task.threads), after, context.data, report.stage)
+            figures |= judge.figures(run)
         save(after, folder / "model.pt2")
         (folder / "model.pt2").replace(task.output)
     return report.model_copy(update={"figures": figures | report.figures})
@@ -67,9 +72,10 @@ def export_files(task: Task, options: ExportOptions, progress: Progress) -> Stag
         model, context = _open(task, folder, progress)
         _, report = export(model, options, context)
         figures, judge = weigh(model), make_judge(context.dense or model, context)
-        if judge is not None:
+        if judge is not None and context.data is not None:
             for artifact in report.artifacts:
                 run = artifact_runner(folder / artifact.file, model, task.threads)
+                run = watch(run, model, context.data, artifact.file)
                 named = judge.figures(run).items()
                 figures |= {f"{key} of {artifact.file}": figure for key, figure in named}
         task.output.mkdir(exist_ok=True)

@@ -12,9 +12,11 @@ import torch
 
 from edgeprune.channels import macs
 from edgeprune.context import Context
+from edgeprune.errors import CheckFailed
 from edgeprune.evaluate import Judge
 from edgeprune.figure import Figure, counted
-from edgeprune.model import Model, parameters, read, runner, save, state_bytes
+from edgeprune.inputs import watch
+from edgeprune.model import Model, parameters, read, require_finite, runner, save, state_bytes
 from edgeprune.report.schema import StageReport
 from edgeprune.toml import Config
 from edgeprune.workspace import Workspace, chain
@@ -71,7 +73,8 @@ class Run:
             context = replace(self.context, folder=self.work.begin(name, key))
             torch.manual_seed(context.seed)
             model, report = stage(before.model, options, context)
-            figures = self._figures(model, before) | report.figures
+            require_finite(model, name, CheckFailed)
+            figures = self._figures(name, model, before) | report.figures
             report = report.model_copy(update={"figures": figures})
             save(model, folder / "model.pt2")
             write(folder / "report.json", report.model_dump_json())
@@ -84,14 +87,16 @@ class Run:
             key,
         )
 
-    def _figures(self, model: Model, before: Step) -> dict[str, Figure]:
+    def _figures(self, name: str, model: Model, before: Step) -> dict[str, Figure]:
         """What a model weighs and how good it is; read off ``before`` where it is the same."""
         if model.program is before.model.program:
             known = before.report.figures
-            return {name: known[name] for name in _OF_A_MODEL if name in known}
-        if self.judge is None:
+            return {key: known[key] for key in _OF_A_MODEL if key in known}
+        data = self.context.data
+        if self.judge is None or data is None:
             return weigh(model)
-        return weigh(model) | self.judge.figures(runner(model, self.context.threads))
+        run = watch(runner(model, self.context.threads), model, data, name)
+        return weigh(model) | self.judge.figures(run)
 
 
 def weigh(model: Model) -> dict[str, Figure]:

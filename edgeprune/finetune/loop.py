@@ -101,6 +101,11 @@ def train(
             optimizer.zero_grad(set_to_none=True)
             score = loss(module, batch)
             value = score.loss.item()
+            if not math.isfinite(value) and not number:
+                raise InputError(
+                    f"fine-tune: the loss is {value} before any step: the model gives NaN or "
+                    "infinity, or much too large values, for training samples"
+                )
             if not math.isfinite(value):
                 raise InputError(
                     f"fine-tuning diverged: the loss is {value} at step {number + 1}, with "

@@ -135,11 +135,23 @@ def bind(
         if teacher is not None and objective.distill > 0:
             with torch.no_grad():
                 targets = outputs_of(teacher, batch, fixed, precision)
+            _check_finite(targets)
         if objective.kind == "outputs":
             return Score(_match(outputs, targets), len(batch.inputs[0]))
         return _classify(objective, outputs[0], targets, batch.labels)
 
     return loss
+
+
+def _check_finite(targets: tuple[Tensor, ...]) -> None:
+    for place, target in enumerate(targets):
+        if not bool(target.isfinite().all()):
+            rows = int((~target.isfinite()).reshape(len(target), -1).any(1).sum())
+            raise InputError(
+                f"fine-tune: the dense model gives NaN or infinity for {rows} of {len(target)} "
+                f"training samples, in output {place}: there is nothing to learn from that; mend "
+                "the model, or leave those samples out"
+            )
 
 
 def _usable(labels: Tensor | None, first: Tensor) -> tuple[Tensor | None, tuple[str, ...]]:

@@ -3,6 +3,7 @@
 
 from edgeprune.model.capture import capture, recapture
 from edgeprune.model.carrier import Event, Input, Model
+from edgeprune.model.finite import require_finite, watched
 from edgeprune.model.load import Loaded, load
 from edgeprune.model.mode import set_training
 from edgeprune.model.rebuild import rebuild
@@ -23,8 +24,10 @@ __all__ = [
     "read",
     "rebuild",
     "recapture",
+    "require_finite",
     "runner",
     "save",
     "set_training",
     "state_bytes",
+    "watched",
 ]

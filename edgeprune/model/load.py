@@ -11,6 +11,7 @@ from edgeprune.errors import ModelError
 from edgeprune.model.archive import open_archive
 from edgeprune.model.capture import as_model, capture
 from edgeprune.model.carrier import Event, Model
+from edgeprune.model.finite import require_finite
 from edgeprune.model.foreign import adopt
 from edgeprune.model.kinds import Kind, recognise
 from edgeprune.model.shapes import Shapes, examples, fit, zeros
@@ -82,11 +83,16 @@ def load(
 
     Raises:
         ModelError: The file isn't there, damaged, no model, would run code, doesn't fit ``arch``
-            or the inputs, or can't be captured; always one line.
+            or the inputs, can't be captured, or holds weights that aren't finite; always one line.
         MissingExtra: A safetensors file without that package.
     """
-    kind = recognise(path)
-    given = _Given(path, arch, input_shapes, example)
+    loaded = _load(_Given(path, arch, input_shapes, example), trust_pickle)
+    require_finite(loaded.model, path)
+    return loaded
+
+
+def _load(given: _Given, trust_pickle: bool) -> Loaded:
+    kind, arch = recognise(given.path), given.arch
     if kind is Kind.PROGRAM:
         loaded = _program(given, trust_pickle)
     elif kind is Kind.TORCHSCRIPT:

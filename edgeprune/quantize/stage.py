@@ -49,7 +49,7 @@ def quantize(model: Model, options: QuantizeOptions, context: Context) -> tuple[
 
     Raises:
         InputError: The numerics don't suit the target or the data; the model is quantized already.
-        DataError: Calibration makes values that aren't finite.
+        InputError: The model makes values that aren't finite of the calibration data.
         ModelError: The model can't be brought to the form that static int8 needs.
     """
     start = perf_counter()

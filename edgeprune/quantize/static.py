@@ -6,13 +6,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
+from math import inf, isnan
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.fx import GraphModule, Node
 
-from edgeprune.errors import DataError, EdgepruneError
+from edgeprune.errors import EdgepruneError, InputError
 from edgeprune.model import Model
 from edgeprune.model.program import quietly
 from edgeprune.progress import Bar
@@ -62,7 +63,7 @@ def quantize_static(
 
     Raises:
         ModelError: A view is written to in place, and its base is read later.
-        DataError: The calibration data makes values that aren't finite.
+        InputError: The model makes values that aren't finite of the calibration data.
         EdgepruneError: The preparation changed what the model computes.
     """
     gm = model.module()
@@ -80,8 +81,8 @@ def quantize_static(
             samples += len(batch[0])
             bar.advance()
     assert first is not None
-    _check_exact(model.module(), plain, first)
     _check_ranges(prepared)
+    _check_exact(model.module(), plain, first)
     _cover_biases(prepared)
     with quietly():
         converted = convert_pt2e(prepared, fold_quantize=False)
@@ -145,9 +146,10 @@ def _check_exact(model: GraphModule, plain: GraphModule, batch: tuple[Tensor, ..
         pairs = zip(_tensors(model(*batch)), _tensors(plain(*batch)), strict=True)
         worst = max(
             (float((a - b).abs().max() / a.abs().max().clamp(min=1e-6)) for a, b in pairs),
+            key=lambda apart: inf if isnan(apart) else apart,
             default=0.0,
         )
-    if worst > _ROUNDING:
+    if not worst <= _ROUNDING:  # NaN too
         raise EdgepruneError(
             f"quantize: preparing the graph changed its outputs by {worst:.1g} of their range"
         )
@@ -162,7 +164,8 @@ def _check_ranges(prepared: GraphModule) -> None:
     """Look for activations that aren't finite.
 
     Raises:
-        DataError: The calibration data made some; the message names the operator.
+        InputError: The model makes some of the calibration data, which is finite itself; the
+            message names the operator.
     """
     for node in prepared.graph.nodes:
         if node.op != "call_module":
@@ -170,9 +173,11 @@ def _check_ranges(prepared: GraphModule) -> None:
         observer: Any = prepared.get_submodule(str(node.target))
         ends = [getattr(observer, name, torch.zeros(1)) for name in ("min_val", "max_val")]
         if not all(bool(torch.isfinite(end).all()) for end in ends):
-            raise DataError(
-                f"quantize: calibration makes values that aren't finite at {node.args[0]}; "
-                "look at the data, or choose numerics other than int8"
+            source = node.args[0]
+            raise InputError(
+                f"quantize: the model itself makes values that aren't finite, at {source} "
+                f"({source.target}), from finite calibration data; static int8 has no step for "
+                "them: clamp them in the model, or choose numerics other than int8"
             )
 
 

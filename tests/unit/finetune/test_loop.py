@@ -100,3 +100,9 @@ def test_a_loss_that_is_not_finite_stops_before_the_step(value):
 def test_totals_of_nothing_are_no_number():
     assert str(Totals().mean_loss) == "nan"
     assert Totals().percent is None
+
+
+def test_a_model_that_gives_no_finite_loss_as_it_is_isnt_told_to_learn_slower():
+    bad = (0, Batch((torch.full((8, 4), float("nan")),), torch.zeros(8, dtype=torch.long)))
+    with pytest.raises(InputError, match="the loss is nan before any step: the model gives NaN"):
+        run(network(), [bad])

@@ -147,3 +147,13 @@ def test_a_small_batch_is_filled_up_for_a_fixed_one_and_cut_off_again():
 def test_an_index_outside_its_table_is_told():
     with pytest.raises(DataError, match="token id"):
         outputs_of(nn.Embedding(5, 2), Batch((torch.tensor([[7]]),), None), None)
+
+
+def test_a_teacher_that_answers_nan_is_the_models_fault():
+    loss = bind(
+        Objective("outputs", 1.0, 4.0, labelled=False),
+        Constant(torch.tensor([[1.0, 2.0], [torch.nan, 0.0], [3.0, 4.0]])),
+        None,
+    )
+    with pytest.raises(InputError, match="NaN or infinity for 1 of 3 training samples, in output"):
+        loss(Constant(torch.zeros(3, 2)), Batch((torch.zeros(3, 4),), None))

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.fx import Node
 
-from edgeprune.errors import DataError
+from edgeprune.errors import InputError
 from edgeprune.model import Model
 from tests.unit.quantize.blocks import (
     BLOCKS,
@@ -115,5 +115,5 @@ class Overflow(nn.Module):
 
 
 def test_values_that_are_not_finite_are_named() -> None:
-    with pytest.raises(DataError, match=r"aren't finite at mul"):
+    with pytest.raises(InputError, match=r"the model itself .* aren't finite, at mul"):
         static(Overflow(), torch.randn(4, 3))
