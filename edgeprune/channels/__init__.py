@@ -31,6 +31,7 @@ group ``renormalises``.
 """
 
 from edgeprune.channels.branches import Branch, cut, find_branches, without
+from edgeprune.channels.computed import Computed, evaluate, find_computed
 from edgeprune.channels.groups import Frozen, Group, Groups, Totals, analyse
 from edgeprune.channels.policy import Policy
 from edgeprune.channels.surgery import apply, masked
@@ -38,6 +39,7 @@ from edgeprune.model import Model
 
 __all__ = [
     "Branch",
+    "Computed",
     "Frozen",
     "Group",
     "Groups",
@@ -46,7 +48,9 @@ __all__ = [
     "analyse",
     "apply",
     "cut",
+    "evaluate",
     "find_branches",
+    "find_computed",
     "macs",
     "masked",
     "without",

@@ -15,7 +15,7 @@ from edgeprune.channels.policy import STANDARD, Policy
 from edgeprune.channels.rules import RULES, pointwise
 from edgeprune.model import Model
 
-__all__ = ["Walk", "walk"]
+__all__ = ["Walk", "owners", "walk"]
 
 _UNREADABLE = (AttributeError, IndexError, KeyError, StopIteration, TypeError, ValueError)
 
@@ -33,6 +33,8 @@ class Walk:
     products: tuple[Product, ...]
     divisors: frozenset[str]
     """State that a mask must leave as it is: a zero of it would be divided by."""
+    computed: dict[str, Dims]
+    """What is computed from state alone (a normed weight), by the names of the nodes."""
 
 
 def walk(model: Model, policy: Policy = STANDARD) -> Walk:
@@ -43,13 +45,14 @@ def walk(model: Model, policy: Policy = STANDARD) -> Walk:
     edits: list[Edit] = []
     products: list[Product] = []
     weights: set[Node] = set()
-    names, owner = _state_names(model), _owners(model)
+    computed: dict[str, Dims] = {}
+    names = owners(model)
     nodes = list(model.program.graph.nodes)
     reads = frozenset(n for n in nodes if n.op == "placeholder" and n.name not in names)
     alive = _alive(nodes)
     for node in (n for n in nodes if n in alive):
         if node.op == "placeholder":
-            name = owner.get(names.get(node.name, ""))
+            name = names.get(node.name)
             dims = states[name] if name in states else _placeholder(atoms, node, name)
             values[node] = dims
             if name is not None:
@@ -57,16 +60,18 @@ def walk(model: Model, policy: Policy = STANDARD) -> Walk:
                 weights.add(node)
         elif node.op == "call_function":
             op = Op(node, atoms, values, policy, reads, weights)
-            values[node] = _apply(op)
+            value = values[node] = _apply(op)
             edits += op.edits
             products += op.products
             if node.all_input_nodes and weights.issuperset(node.all_input_nodes):
                 weights.add(node)
+                if isinstance(value, tuple):
+                    computed[node.name] = value
         elif node.op == "output":
             Op(node, atoms, values).freeze_all("output")
-    inputs = {n: owner[names[n.name]] for n in nodes if names.get(n.name) in owner}
+    inputs = {n: names[n.name] for n in nodes if n.name in names}
     divided = divisors(nodes, inputs)
-    return Walk(atoms, atoms.components(), states, tuple(edits), tuple(products), divided)
+    return Walk(atoms, atoms.components(), states, tuple(edits), tuple(products), divided, computed)
 
 
 def _alive(nodes: list[Node]) -> set[Node]:
@@ -92,15 +97,15 @@ def _state_names(model: Model) -> dict[str, str]:
     }
 
 
-def _owners(model: Model) -> dict[str, str]:
-    """For each state, the first name of the tensor that it is: tied weights are one."""
+def owners(model: Model) -> dict[str, str]:
+    """For each node of a state tensor, the first name of that tensor: tied weights are one."""
     owner: dict[str, str] = {}
     first: dict[tuple[int, torch.Size], str] = {}
     for name, tensor in {**model.program.state_dict, **model.program.constants}.items():
         if isinstance(tensor, torch.Tensor):
             key = (tensor.data_ptr(), tensor.shape)
             owner[name] = first.setdefault(key, name) if tensor.numel() else name
-    return owner
+    return {node: owner[name] for node, name in _state_names(model).items() if name in owner}
 
 
 def _placeholder(atoms: Atoms, node: Node, state: str | None) -> Dims:

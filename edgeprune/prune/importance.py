@@ -5,26 +5,30 @@ one for each residual branch behind these, where any are given.
 A channel owns slices of several parameters; its score is a sum over all of them (group importance,
 Fang et al. 2023, DepGraph, section 3.3), so coupled layers are judged together. A branch owns all
 parameters that nothing else uses; magnitudes are means over its weights, so that its size, of
-which the costs speak, doesn't decide.
+which the costs speak, doesn't decide. A weight that the graph computes from parameters (weight
+norm) counts as it is computed, in their place.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.fx import GraphModule, Interpreter, Node
 
-from edgeprune.channels import Branch, Groups
+from edgeprune.channels import Branch, Computed, Groups, evaluate, find_computed
 from edgeprune.data import Batch
 from edgeprune.errors import DataError, InputError
 from edgeprune.model import Model
 
 __all__ = ["Scores", "batch_norm_scale", "batch_norm_weights", "magnitude", "random", "taylor"]
 
+Value = TypeVar("Value")
 Scores = NDArray[np.float64]
 """One for each channel, then one for each branch; NaN where a criterion has nothing to say."""
 
@@ -33,8 +37,10 @@ def magnitude(model: Model, groups: Groups, power: int, branches: Sequence[Branc
     """Group magnitude: the L1 (``power`` 1) or L2 (2) norm of all weights that a channel owns
     (Li et al. 2017, Pruning Filters for Efficient ConvNets, section 3.1); of a branch the mean
     absolute weight, or the root of the mean square."""
-    powers = {n: p.abs() ** power for n, p in _parameters(model, groups).items()}
-    total = np.append(_sum_slices(groups, powers), _means(branches, powers))
+    computed = find_computed(model, groups)
+    weights = _parameters(model, groups) | _marked(evaluate(model, computed.labels))
+    powers = {n: w.abs() ** power for n, w in weights.items() if n not in computed.replaced}
+    total = np.append(_sum_slices(groups, powers, computed), _means(branches, powers))
     return np.asarray(total ** (1 / power), np.float64)
 
 
@@ -78,12 +84,18 @@ def taylor(
         InputError: The first output has no gradient.
     """
     module = model.module()
-    named = {n: p for n, p in module.named_parameters() if p.requires_grad}
+    computed = find_computed(model, groups)
+    run = _Keeping(module, computed.labels)
+    named = {
+        n: p
+        for n, p in module.named_parameters()
+        if p.requires_grad and n in groups.trainable - computed.replaced
+    }
     total = np.zeros(groups.channels + len(branches))
     for count, batch in enumerate(batches, 1):
         module.zero_grad()
         try:
-            output = _first(module(*batch.inputs))
+            output = _first(run.run(*batch.inputs) if computed.labels else module(*batch.inputs))
         except IndexError as error:
             raise DataError(
                 f"importance 'taylor': {error}: a token id, or another index in the data, is "
@@ -93,13 +105,30 @@ def taylor(
         loss.backward()  # type: ignore[no-untyped-call]
         products = {
             n: p.detach() * p.grad
-            for n, p in named.items()
-            if p.grad is not None and n in groups.trainable
+            for n, p in (named | _marked(run.kept)).items()
+            if p.grad is not None
         }
-        sums = np.append(_sum_slices(groups, products), _sums(branches, products))
+        sums = np.append(_sum_slices(groups, products, computed), _sums(branches, products))
         total += (sums**2 - total) / count
         advance(len(batch.inputs[0]))
     return total
+
+
+class _Keeping(Interpreter):
+    """Runs a graph and keeps the named values with their gradients."""
+
+    def __init__(self, module: GraphModule, names: Container[str]) -> None:
+        super().__init__(module)
+        self.names = names
+        self.kept: dict[str, Tensor] = {}
+
+    def run_node(self, n: Node) -> Any:
+        """Run one node."""
+        value = super().run_node(n)
+        if n.name in self.names and value.requires_grad:
+            value.retain_grad()
+            self.kept[n.name] = value
+        return value
 
 
 def _first(output: object) -> Tensor:
@@ -135,13 +164,23 @@ def _parameters(model: Model, groups: Groups) -> dict[str, Tensor]:
     }
 
 
-def _sum_slices(groups: Groups, values: dict[str, Tensor]) -> Scores:
+def _marked(values: Mapping[str, Value]) -> dict[str, Value]:
+    """By node, told from what is named after a parameter."""
+    return {f"%{name}": value for name, value in values.items()}
+
+
+def _sum_slices(
+    groups: Groups, values: dict[str, Tensor], computed: Computed | None = None
+) -> Scores:
     """For each channel, the sum of ``values`` over all slices that it owns.
 
     A weight both of whose dimensions belong to a channel is counted in each of the two.
     """
     total = np.zeros(groups.channels)
-    for (name, dim), label in groups.labels.items():
+    labels = dict(groups.labels)
+    for name, dims in _marked({} if computed is None else computed.labels).items():
+        labels |= {(name, dim): label for dim, label in enumerate(dims) if label is not None}
+    for (name, dim), label in labels.items():
         if name not in values or not (label >= 0).any():
             continue
         value = values[name].double()
@@ -153,7 +192,8 @@ def _sum_slices(groups: Groups, values: dict[str, Tensor]) -> Scores:
 
 
 def _own(branch: Branch, values: Mapping[str, Tensor]) -> list[Tensor]:
-    return [values[name].double() for name in sorted(branch.states) if name in values]
+    names = (*sorted(branch.states), *_marked(dict.fromkeys(sorted(branch.nodes))))
+    return [values[name].double() for name in names if name in values]
 
 
 def _sums(branches: Sequence[Branch], values: Mapping[str, Tensor]) -> Scores:

@@ -155,3 +155,55 @@ def test_random_depends_on_the_seed_alone(model) -> None:
     groups = analyse(model)
     assert (importance.random(groups, 1) == importance.random(groups, 1)).all()
     assert (importance.random(groups, 1) != importance.random(groups, 2)).any()
+
+
+class DeadHalf(nn.Module):
+    """Every second channel of a normed convolution gives zero, though its filter is long."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        conv = nn.Conv1d(4, 16, 3, padding=1)
+        self.kind = kind
+        self.scale = nn.Parameter(torch.ones(16, 1, 1))
+        self.a = nn.utils.parametrizations.weight_norm(conv) if kind == "norm" else conv
+        self.b = nn.Conv1d(16, 3, 1)
+        with torch.no_grad():
+            conv.bias[::2] = 0
+            self.b.weight[:, ::2] = 0
+            if kind == "norm":
+                conv.parametrizations.weight.original0[::2] = 0
+                conv.parametrizations.weight.original1[::2] *= 10
+            else:
+                self.scale[::2] = 0
+                conv.weight[::2] *= 10
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.kind == "norm":
+            return self.b(F.relu(self.a(x)))
+        weight = self.a.weight
+        weight = (weight - weight.mean((1, 2), keepdim=True)) / weight.std((1, 2), keepdim=True)
+        return self.b(F.relu(F.conv1d(x, weight * self.scale, self.a.bias, padding=1)))
+
+
+@pytest.mark.parametrize("kind", ["norm", "standardised"])
+@pytest.mark.parametrize("criterion", ["l1", "l2", "taylor"])
+def test_a_weight_counts_as_it_is_computed(kind: str, criterion: str) -> None:
+    model = captured(DeadHalf(kind).eval(), torch.randn(2, 4, 10))
+    groups = analyse(model)
+    (group,) = groups.groups
+    if criterion == "taylor":
+        batch = Batch((torch.randn(8, 4, 10),), None)
+        scores = importance.taylor(model, groups, iter([batch]))
+    else:
+        scores = importance.magnitude(model, groups, int(criterion[1]))
+    assert np.flatnonzero(scores[group.channels] == 0).tolist() == list(range(0, 16, 2))
+
+
+def test_the_norm_of_a_computed_weight_stands_in_for_its_parameters() -> None:
+    network = DeadHalf("norm").eval()
+    model = captured(network, torch.randn(2, 4, 10))
+    groups = analyse(model)
+    rows = torch.cat([network.a.weight.flatten(1), network.a.bias[:, None]], 1)
+    expected = torch.cat([rows, network.b.weight[:, :, 0].T], 1).detach().norm(dim=1)
+    np.testing.assert_allclose(importance.magnitude(model, groups, 2), expected, rtol=1e-5)
