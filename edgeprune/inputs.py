@@ -18,7 +18,7 @@ from edgeprune.model.program import tensors
 from edgeprune.model.run import Arrays
 from edgeprune.profiler.machine import describe
 from edgeprune.progress import Progress
-from edgeprune.quantize import Choice, decide
+from edgeprune.quantize import Choice, candidates
 
 __all__ = ["choose_numerics", "load_model", "make_judge", "open_inputs", "require_float", "watch"]
 
@@ -71,14 +71,14 @@ def require_float(model: Model, source: Source) -> None:
         )
 
 
-def choose_numerics(job: Job, dense: Model, data: Data | None) -> Choice:
-    """What the model's numbers will be, and why.
+def choose_numerics(job: Job, dense: Model, data: Data | None) -> tuple[Choice, ...]:
+    """What the model's numbers may be and why, best first.
 
     Raises:
         InputError: What was asked for isn't accepted by the target, or can't be calibrated.
         ConfigError: The target has no runtime for a format, or none that suits all formats.
     """
-    return decide(
+    return candidates(
         dense,
         job.recipe.quantize,
         job.target,

@@ -14,16 +14,18 @@ import torch
 
 from edgeprune.context import Context
 from edgeprune.data import Data
+from edgeprune.errors import InputError
 from edgeprune.evidence import measure, result_files, run_report
 from edgeprune.export import export
 from edgeprune.finetune import finetune
 from edgeprune.inputs import choose_numerics, make_judge, open_inputs, require_float
 from edgeprune.job import Job
+from edgeprune.lowering import lower
 from edgeprune.model import Model
 from edgeprune.profiler.machine import versions
 from edgeprune.progress import Progress, Silent
 from edgeprune.prune import prune
-from edgeprune.quantize import quantize
+from edgeprune.recipe import ExportOptions
 from edgeprune.report import read_report
 from edgeprune.report.schema import RunReport, StageReport
 from edgeprune.step import Run, Step, weigh
@@ -54,7 +56,8 @@ def compress(job: Job, progress: Progress | None = None) -> RunReport:
     opened, data = open_inputs(job.source, job.data, recipe.seed, progress)
     dense = opened.model
     require_float(dense, job.source)
-    choose_numerics(job, dense, data)  # what the target can't take is refused before any work
+    # What the target can't take is refused before any work.
+    numerics = choose_numerics(job, dense, data)
     ticket = open_ticket(job.ticket, recipe, dense)
     loading = StageReport(stage="load", seconds=perf_counter() - start, notes=opened.notes)
 
@@ -67,14 +70,13 @@ def compress(job: Job, progress: Progress | None = None) -> RunReport:
         run = _run(job, work, dense, data, ticket, progress)
 
         loaded = _loaded(run, dense, root, loading)
+        yardstick = run.step("dense", _export_dense, recipe.export, loaded)
         if ticket is None:
             pruned = run.step("prune", prune, recipe.prune, loaded)
         else:
             pruned = run.step("ticket", partial(use_ticket, ticket), ticket.options, loaded)
-        yardstick = run.step("dense", export, recipe.export, loaded)
         tuned = run.step("finetune", finetune, recipe.finetune, pruned)
-        small = run.step("quantize", quantize, recipe.quantize, tuned)
-        final = run.step("export", export, recipe.export, small)
+        small, final = lower(run, recipe, numerics, tuned)
 
         figures = measure(job, run, yardstick, final)
         report = run_report(job, run, (loaded, pruned, tuned, small, final), figures)
@@ -108,6 +110,20 @@ def _run(
     held = None if ticket is None else ticket.held
     context = Context(job.target, work.folder, data, dense, seed, threads, progress, held)
     return Run(work, context, make_judge(dense, context))
+
+
+def _export_dense(
+    model: Model, options: ExportOptions, context: Context
+) -> tuple[Model, StageReport]:
+    """The dense model's own files.
+
+    Raises:
+        InputError: One can't be made: none could be made of the compressed model either.
+    """
+    model, report = export(model, options, context)
+    for missing in report.missing:
+        raise InputError(f"dense {missing.file}: {missing.reason}")
+    return model, report
 
 
 def _loaded(run: Run, dense: Model, key: str, loading: StageReport) -> Step:

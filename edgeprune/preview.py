@@ -54,7 +54,7 @@ def preview(job: Job, progress: Progress | None = None) -> Preview:
     dense = opened.model
     context = Context(job.target, job.out, data, dense, seed, job.threads, progress)
     require_float(dense, job.source)
-    choice = choose_numerics(job, dense, data)
+    choice, *_ = choose_numerics(job, dense, data)
     samples = None if data is None else data.sizes
     ticket = open_ticket(job.ticket, job.recipe, dense)
     if ticket is not None:

@@ -62,7 +62,8 @@ def export_files(task: Task, options: ExportOptions, progress: Progress) -> Stag
 
     Raises:
         InputError: The model, an option or the output can't be used.
-        CheckFailed: An artifact differs from the model; nothing is written.
+        CheckFailed: No artifact does what the model does; nothing is written. What is ``missing``
+            in the report could not be made.
     """
     if not task.output.name:
         raise OutputError(f"{task.output}: name a folder of its own for the artifacts")

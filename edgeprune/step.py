@@ -58,13 +58,20 @@ class Run:
         stage: Stage[Options],
         options: Options,
         before: Step,
+        *,
+        variant: str = "",
     ) -> Step:
         """Carry out ``stage`` on the model of ``before``, or read what it gave an earlier run.
+
+        A ``variant`` tells several attempts at one stage of one run apart.
 
         The model always comes back from its file, so that the steps after a resumed one get the
         very same object as after an undisturbed one.
         """
-        key = chain(before.key, name, options.model_dump(mode="json"))
+        key = chain(
+            before.key, name, options.model_dump(mode="json"), *([variant] if variant else [])
+        )
+        name = f"{name}-{variant}" if variant else name
         folder = self.work.folder / name
         if self.work.sealed(name, key):
             self.context.progress.say(f"> {name}: done before the interruption, taken up")

@@ -57,6 +57,11 @@ class Workspace:
         manifest = _read_json(self.result / "manifest.json")
         return manifest is not None and manifest.get("run") == self.key
 
+    def partial(self) -> bool:
+        """Whether the result in place lacks a file that was to be made."""
+        manifest = _read_json(self.result / "manifest.json")
+        return manifest is not None and bool(manifest.get("missing"))
+
     def sealed(self, stage: str, key: str) -> bool:
         """Whether ``stage`` was finished under ``key`` and none of its files has changed since."""
         folder = self.folder / stage
@@ -148,9 +153,10 @@ def claim(
     """Hold ``<out>/<name>`` for the run that ``key`` names.
 
     What an earlier run left in the work folder is taken up with ``resume`` and discarded without;
-    a result that this very run put in place just before it died is accepted with ``resume``.
-    After success the work folder goes, unless ``keep``; after a failure it stays for ``resume``,
-    unless no stage was finished.
+    a result that this very run put in place just before it died is accepted with ``resume``, and
+    one that lacks a file is replaced. After success the work folder goes, unless ``keep``; after
+    a failure, or where the result lacks a file, it stays for ``resume``, unless no stage was
+    finished.
 
     Raises:
         OutputError: Another run holds it, it holds a result already, or it can't be written.
@@ -164,7 +170,7 @@ def claim(
             with _lock(lock):
                 _mend(work)
                 if not (resume and work.published()):
-                    check(out, name, overwrite=overwrite)
+                    check(out, name, overwrite=overwrite or (resume and work.partial()))
                 if not resume:
                     _remove(work.folder)
                 work.folder.mkdir(exist_ok=True)
@@ -309,7 +315,7 @@ def _cleaned(work: Workspace, keep: bool) -> Iterator[Workspace]:
         if not work.worth_resuming():
             _remove(work.folder)
         raise
-    if not keep:
+    if not keep and not work.partial():
         _remove(work.folder)
 
 

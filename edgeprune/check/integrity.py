@@ -109,10 +109,14 @@ def _judged(
 
 
 def _nothing(case: Case, result: Result) -> Iterator[_Finding]:
-    """A result without artifacts would pass, since there would be nothing to judge."""
+    """A result without artifacts would pass, since there would be nothing to judge; one that
+    lacks a file is no whole result."""
     if not result.manifest.artifacts:
         reason = "It names no artifact, so there is nothing that could be judged."
         yield _Finding("integrity/missing", case.path, reason)
+    for lacking in result.manifest.missing:
+        reason = f"It could not be made in {lacking.numerics}: {plain(lacking.reason)}"
+        yield _Finding("integrity/missing", result.folder / plain(lacking.file), reason)
 
 
 def _files(case: Case, result: Result, hashes: dict[str, str], here: Path) -> Iterator[_Finding]:

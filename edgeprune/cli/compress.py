@@ -242,7 +242,8 @@ def _run(jobs: list[Job], as_json: bool, allow_unmeasured: bool) -> int:
         _warn(report, allow_unmeasured)
     if as_json:
         show.as_json(show.one_or_all([report.model_dump(mode="json") for report in reports]))
-    return 0 if all(passed(report.verdicts, allow_unmeasured) for report in reports) else 1
+    complete = not any(report.missing for report in reports)
+    return 0 if complete and all(passed(r.verdicts, allow_unmeasured) for r in reports) else 1
 
 
 def _warn(report: RunReport, allow_unmeasured: bool) -> None:

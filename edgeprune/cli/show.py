@@ -62,6 +62,8 @@ def stage(report: StageReport) -> None:
     figures(report.figures)
     for artifact in report.artifacts:
         typer.echo(f"{artifact.file}: {artifact.numerics}, {artifact.bytes:,} B")
+    for missing in report.missing:
+        typer.echo(f"{missing.file}: missing: {missing.reason}")
     lines((*report.notes, *(note for artifact in report.artifacts for note in artifact.notes)))
 
 

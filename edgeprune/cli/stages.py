@@ -191,7 +191,9 @@ def export(
     task = _task(source, own, target, output, overwrite, chosen.seed, threads)
     from edgeprune.single import export_files
 
-    _print(export_files(task, chosen.export, progress()), task, json)
+    report = export_files(task, chosen.export, progress())
+    _print(report, task, json)
+    raise typer.Exit(1 if report.missing else 0)
 
 
 def _task(

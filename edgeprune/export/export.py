@@ -12,6 +12,7 @@ from typing import Literal
 import numpy as np
 
 from edgeprune.context import Context
+from edgeprune.errors import CheckFailed, InputError, MissingExtra, OutputError
 from edgeprune.export.check import check
 from edgeprune.export.compat import OLDEST_RUNTIME, oldest_runtime_blockers
 from edgeprune.export.counts import Counts
@@ -22,7 +23,7 @@ from edgeprune.export.tflite import write_tflite
 from edgeprune.model import Model
 from edgeprune.profiler.runtime import Session, TensorSpec, open_session
 from edgeprune.recipe import ExportOptions, Format
-from edgeprune.report.schema import Artifact, Check, StageReport, TensorInfo
+from edgeprune.report.schema import Artifact, Check, Missing, StageReport, TensorInfo
 from edgeprune.target import Runtime
 
 __all__ = ["export"]
@@ -38,11 +39,12 @@ def export(model: Model, options: ExportOptions, context: Context) -> tuple[Mode
     (made-up inputs where there is none), held against ``model``, and only then renamed.
 
     Returns:
-        The model, as it is, and a report with one artifact a file.
+        The model, as it is, and a report with one artifact a file; a file that its converter
+        refused, or that doesn't do what ``model`` does, is in ``missing`` while another passes.
 
     Raises:
-        CheckFailed: An artifact doesn't do what ``model`` does; its file is removed.
-        InputError: A converter refuses the model.
+        CheckFailed: No artifact does what ``model`` does; their files are removed.
+        InputError: The converters refuse the model.
         ConfigError: The target has no runtime for a format that was asked for.
     """
     start = time.monotonic()
@@ -55,12 +57,13 @@ def export(model: Model, options: ExportOptions, context: Context) -> tuple[Mode
         else evaluation_batches(context.data, options.samples)
     )
     job = _Job(model, options, context, batches, source)
-    made = [_artifact(job, form, runtime) for form, runtime in runtimes.items()]
+    made, missing = _artifacts(job, runtimes)
     report = StageReport(
         stage="export",
         seconds=time.monotonic() - start,
         details={artifact.file: _details(counts) for artifact, counts in made},
         artifacts=tuple(artifact for artifact, _ in made),
+        missing=missing,
     )
     return model, report
 
@@ -72,6 +75,36 @@ class _Job:
     context: Context
     batches: _Batches
     source: _Source
+
+
+def _artifacts(
+    job: _Job, runtimes: dict[Format, Runtime]
+) -> tuple[list[tuple[Artifact, Counts]], tuple[Missing, ...]]:
+    """The artifacts that pass, and why the others don't.
+
+    Raises:
+        CheckFailed, InputError: None passes.
+    """
+    made: list[tuple[Artifact, Counts]] = []
+    errors: dict[Format, CheckFailed | InputError] = {}
+    for form, runtime in runtimes.items():
+        try:
+            made.append(_artifact(job, form, runtime))
+        except (OutputError, MissingExtra):  # of this machine, not of the model
+            raise
+        except (CheckFailed, InputError) as error:
+            errors[form] = error
+    if errors and not made:
+        first, *others = errors.values()
+        first.args = ("; ".join(map(str, (first, *others))),)
+        raise first
+    return made, tuple(_missing(job, form, error) for form, error in errors.items())
+
+
+def _missing(job: _Job, form: Format, error: Exception) -> Missing:
+    file = f"model.{form}"
+    reason = str(error).removeprefix(f"{file}: ")
+    return Missing(format=form, file=file, numerics=job.model.numerics, reason=reason)
 
 
 def _artifact(job: _Job, form: Format, runtime: Runtime) -> tuple[Artifact, Counts]:

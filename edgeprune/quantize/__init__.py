@@ -2,7 +2,7 @@
 """Reduced numerics: what a target's runtimes accept, static int8, rounded weights."""
 
 from edgeprune.quantize.blockers import static_blockers
-from edgeprune.quantize.choose import Choice, decide
+from edgeprune.quantize.choose import Choice, candidates, decide
 from edgeprune.quantize.stage import quantize
 
-__all__ = ["Choice", "decide", "quantize", "static_blockers"]
+__all__ = ["Choice", "candidates", "decide", "quantize", "static_blockers"]

@@ -13,7 +13,7 @@ from edgeprune.quantize.rules import ATTENTION, FIXED, PRODUCT
 from edgeprune.recipe import Format, Numerics, QuantizeOptions
 from edgeprune.target import Runtime, Target
 
-__all__ = ["Choice", "decide", "has_attention"]
+__all__ = ["Choice", "candidates", "decide", "has_attention"]
 
 aten = torch.ops.aten
 
@@ -55,10 +55,24 @@ def decide(
     calibrated: bool = True,
     formats: Sequence[Format] | None = None,
 ) -> Choice:
-    """Choose numerics that every runtime of the files to be written accepts.
+    """The first of the ``candidates``, which see for arguments and errors."""
+    first, *_ = candidates(model, options, target, calibrated=calibrated, formats=formats)
+    return first
+
+
+def candidates(
+    model: Model,
+    options: QuantizeOptions,
+    target: Target,
+    *,
+    calibrated: bool = True,
+    formats: Sequence[Format] | None = None,
+) -> tuple[Choice, ...]:
+    """The numerics that every runtime of the files to be written accepts, best first.
 
     ``auto`` takes what a runtime prefers (for models with attention, its ``attention_numerics``),
-    the first runtime's preference first.
+    the first runtime's preference first; those that follow are for models whose files can't be
+    written, or don't pass their checks, in the first. What the user names is the only candidate.
 
     Args:
         model: Float.
@@ -74,7 +88,7 @@ def decide(
     runtimes = [(form, target.runtime(form)) for form in formats or target.formats]
     if options.numerics != "auto":
         _check(options.numerics, runtimes, target, calibrated)
-        return Choice(options.numerics, "as asked")
+        return (Choice(options.numerics, "as asked"),)
     attention = has_attention(model.program.graph)
     wishes = [_preferred(runtime, attention) for _, runtime in runtimes]
     common = [
@@ -85,8 +99,7 @@ def decide(
     usable = [n for n in common if calibrated or n != "int8"]
     if not usable:
         raise ConfigError(_nothing(common, runtimes, target))
-    chosen = usable[0]
-    return Choice(chosen, _grounds(chosen, wishes, common, attention, target))
+    return tuple(Choice(n, _grounds(n, wishes, common, attention, target)) for n in usable)
 
 
 def has_attention(graph: Graph) -> bool:

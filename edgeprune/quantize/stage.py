@@ -31,7 +31,9 @@ _BATCH = 16
 """Samples that are calibrated at once, and on which the layers' noise is measured."""
 
 
-def quantize(model: Model, options: QuantizeOptions, context: Context) -> tuple[Model, StageReport]:
+def quantize(
+    model: Model, options: QuantizeOptions, context: Context, *, choice: Choice | None = None
+) -> tuple[Model, StageReport]:
     """Give ``model`` the numerics that ``options`` and the target call for.
 
     ``int8`` models come back with quantize/dequantize nodes. The other reduced numerics come back
@@ -42,6 +44,7 @@ def quantize(model: Model, options: QuantizeOptions, context: Context) -> tuple[
         model: Float.
         options: ``numerics``, and ``samples`` to calibrate with.
         context: The target, and data whose calibration part is used.
+        choice: What was decided of the numerics already; ``None``: it is decided here.
 
     Returns:
         The model, and a report: ``details["layers"]`` has a row a layer, the one that itself lost
@@ -55,7 +58,7 @@ def quantize(model: Model, options: QuantizeOptions, context: Context) -> tuple[
     start = perf_counter()
     if model.numerics != "fp32":
         raise InputError(f"quantize: the model is in {model.numerics} already; give the float one")
-    choice = decide(model, options, context.target, calibrated=context.data is not None)
+    choice = choice or decide(model, options, context.target, calibrated=context.data is not None)
     settings = options.model_dump(mode="json")
     if choice.numerics == "fp32":
         done = model.evolve(model.program, Event("quantize", settings, {"numerics": "fp32"}))

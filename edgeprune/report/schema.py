@@ -18,6 +18,7 @@ __all__ = [
     "Check",
     "DeviceReport",
     "Manifest",
+    "Missing",
     "RunReport",
     "StageReport",
     "TensorInfo",
@@ -71,6 +72,16 @@ class Artifact(_Frozen):
     notes: tuple[str, ...] = ()
 
 
+class Missing(_Frozen):
+    """A file that was to be written and wasn't."""
+
+    format: Format
+    file: str
+    numerics: Numerics
+    reason: str
+    """Why its converter refused the model, or in what the file differed from it."""
+
+
 class StageReport(_Frozen):
     """What a stage did. ``figures`` are keyed by ``parameters``, ``macs``, ``score`` ..."""
 
@@ -80,6 +91,8 @@ class StageReport(_Frozen):
     notes: tuple[str, ...] = ()
     details: dict[str, Any] = {}
     artifacts: tuple[Artifact, ...] = ()
+    missing: tuple[Missing, ...] = ()
+    """Of an export: the other files that were to be written."""
 
 
 class DeviceReport(_Frozen):
@@ -106,6 +119,8 @@ class RunReport(_Frozen):
     seed: int
     stages: tuple[StageReport, ...]
     artifacts: tuple[Artifact, ...]
+    missing: tuple[Missing, ...] = ()
+    """Files that were to be written and weren't; with any the run fails."""
     profile: dict[str, dict[str, Figure]] = {}
     """Figures of each profiled file (``dense.onnx``, ``model.tflite`` ...) on the machine named in
     their origins."""
@@ -128,6 +143,8 @@ class Manifest(_Frozen):
     files: dict[str, str]
     """sha256 by file name."""
     artifacts: tuple[Artifact, ...]
+    missing: tuple[Missing, ...] = ()
+    """Files of the target's formats that could not be made, so aren't here."""
     preprocessing: dict[str, Any] | None
     figures: dict[str, dict[str, Figure]]
     """By file name, each with its origin."""

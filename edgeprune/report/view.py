@@ -51,8 +51,23 @@ def origins_section(report: RunReport) -> Section:
 
 
 def _answer(report: RunReport) -> Section:
-    title = f"{report.model} for {report.target}: {_yes_or_no(report.verdicts)}"
-    return replace(verdict_section(report.verdicts), title=title)
+    answer = OUTCOMES["fail"] if report.missing else _yes_or_no(report.verdicts)
+    title = f"{report.model} for {report.target}: {answer}"
+    section = verdict_section(report.verdicts)
+    return replace(section, title=title, lines=(*_missing(report), *section.lines))
+
+
+def _missing(report: RunReport) -> tuple[str, ...]:
+    lines = [
+        f"{each.file} is missing: it could not be made in {each.numerics}: {each.reason}"
+        for each in report.missing
+    ]
+    if lines:
+        lines.append(
+            "What was trained is kept: --resume with other --numerics goes on from there; "
+            "--format leaves a file out."
+        )
+    return tuple(lines)
 
 
 def verdict_section(verdicts: Sequence[Verdict]) -> Section:
