@@ -9,8 +9,9 @@ from torch.fx import Graph, Node
 
 from edgeprune.errors import ConfigError, InputError
 from edgeprune.model import Model
+from edgeprune.quantize.blockers import static_blockers
 from edgeprune.quantize.rules import ATTENTION, FIXED, PRODUCT
-from edgeprune.recipe import Format, Numerics, QuantizeOptions
+from edgeprune.recipe import NUMERICS, Format, Numerics, QuantizeOptions
 from edgeprune.target import Runtime, Target
 
 __all__ = ["Choice", "candidates", "decide", "has_attention"]
@@ -37,6 +38,7 @@ _PASSED = frozenset(
 )
 """What may stand between the scores of an attention and its softmax: scale, mask, shape."""
 
+_NONE_IN_COMMON = "no numerics suits all of its runtimes"
 _UNCALIBRATED = "static int8 needs calibration data, and there is none"
 
 
@@ -82,13 +84,14 @@ def candidates(
         formats: Files to be written; ``None``: all that the target takes.
 
     Raises:
-        InputError: What was asked for is not accepted, or can't be calibrated.
+        InputError: What was asked for is not accepted, or can't be calibrated, or its files can't
+            be right (``static_blockers``).
         ConfigError: ``auto``, and no numerics suits all runtimes.
     """
     runtimes = [(form, target.runtime(form)) for form in formats or target.formats]
     if options.numerics != "auto":
         _check(options.numerics, runtimes, target, calibrated)
-        return (Choice(options.numerics, "as asked"),)
+        return (Choice(options.numerics, _as_asked(model, options.numerics, runtimes)),)
     attention = has_attention(model.program.graph)
     wishes = [_preferred(runtime, attention) for _, runtime in runtimes]
     common = [
@@ -96,10 +99,17 @@ def candidates(
         for n in dict.fromkeys([*wishes, *runtimes[0][1].numerics])
         if all(n in runtime.numerics for _, runtime in runtimes)
     ]
-    usable = [n for n in common if calibrated or n != "int8"]
+    if not common:
+        raise ConfigError(f"target {target.name}: {_NONE_IN_COMMON}: {_takes(runtimes)}")
+    # What stands behind the best is a way out; why it was passed over is told with it.
+    against = ""
+    if common[0] == "int8" or len(common) == 1:
+        against = _listed(_blocked(model, runtimes)) if calibrated else _UNCALIBRATED
+    usable = common if calibrated and not against else [n for n in common if n != "int8"]
     if not usable:
-        raise ConfigError(_nothing(common, runtimes, target))
-    return tuple(Choice(n, _grounds(n, wishes, common, attention, target)) for n in usable)
+        way = _ways_out(runtimes) if calibrated else "give --data"
+        raise ConfigError(f"target {target.name}: {against}; {way} ({_takes(runtimes)})")
+    return tuple(Choice(n, _grounds(n, wishes, against, attention, target)) for n in usable)
 
 
 def has_attention(graph: Graph) -> bool:
@@ -145,23 +155,46 @@ def _check(
         raise InputError(f"numerics int8: {_UNCALIBRATED}; give --data, or int8-dynamic")
 
 
-def _nothing(common: list[Numerics], runtimes: list[tuple[Format, Runtime]], target: Target) -> str:
-    takes = "; ".join(f"{r.name} ({f}) accepts {', '.join(r.numerics)}" for f, r in runtimes)
-    if common:
-        return f"target {target.name}: {_UNCALIBRATED}; give --data ({takes})"
-    return f"target {target.name}: no numerics suits all of its runtimes: {takes}"
+def _as_asked(model: Model, asked: Numerics, runtimes: list[tuple[Format, Runtime]]) -> str:
+    """Grounds of what the user named: files that can't be right may have others beside them.
+
+    Raises:
+        InputError: No file can be right.
+    """
+    reasons = _blocked(model, runtimes) if asked == "int8" else {}
+    if reasons and len(reasons) == len(runtimes):
+        raise InputError(f"numerics int8: {_listed(reasons)}; {_ways_out(runtimes)}")
+    return f"as asked, though not for {_listed(reasons)}" if reasons else "as asked"
+
+
+def _blocked(model: Model, runtimes: list[tuple[Format, Runtime]]) -> dict[Format, str]:
+    """Why static int8 files of the model can't be right."""
+    return static_blockers(model, [form for form, _ in runtimes])
+
+
+def _listed(reasons: dict[Format, str]) -> str:
+    return "; ".join(f"{form}: {reason}" for form, reason in reasons.items())
+
+
+def _ways_out(runtimes: list[tuple[Format, Runtime]]) -> str:
+    others = [n for n in NUMERICS if n != "int8" and all(n in r.numerics for _, r in runtimes)]
+    return f"choose --numerics {', '.join(others)}" if others else "another --target takes float"
+
+
+def _takes(runtimes: list[tuple[Format, Runtime]]) -> str:
+    return "; ".join(f"{r.name} ({f}) accepts {', '.join(r.numerics)}" for f, r in runtimes)
 
 
 def _grounds(
     chosen: Numerics,
     wishes: list[Numerics],
-    common: list[Numerics],
+    against: str,
     attention: bool,
     target: Target,
 ) -> str:
     kind = "models with attention" if attention else "models without attention"
+    if against:
+        return f"not int8: {against}"
     if chosen == wishes[0]:
         return f"what {target.name} prefers for {kind}"
-    if common[0] != chosen:
-        return f"{_UNCALIBRATED}; {chosen} needs none"
     return f"{wishes[0]} is preferred for {kind}, but not every runtime of {target.name} takes it"

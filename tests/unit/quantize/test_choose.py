@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from edgeprune.errors import ConfigError, InputError
-from edgeprune.quantize import decide
+from edgeprune.quantize import candidates, decide
 from edgeprune.quantize.choose import has_attention
 from edgeprune.recipe import Numerics, QuantizeOptions
 from tests.unit.quantize.toy import captured, target, trained
@@ -58,6 +58,37 @@ def test_without_data_static_int8_is_refused(numerics: Numerics, error: type[Exc
     with pytest.raises(error, match="calibration data"):
         wish = QuantizeOptions(numerics=numerics)
         decide(trained("digits")[0], wish, board, calibrated=False)
+
+
+class Recurrent(nn.Module):
+    """In int8 its TFLite file would be mostly float."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rnn, self.head = nn.GRU(6, 8, batch_first=True), nn.Linear(8, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.rnn(x)[0][:, -1])
+
+
+def test_auto_passes_over_what_the_checks_would_refuse() -> None:
+    model = captured(Recurrent().eval(), torch.randn(4, 5, 6))
+    found = candidates(model, AUTO, target(tflite=("int8", "fp16", "fp32")))
+    assert [choice.numerics for choice in found] == ["fp16", "fp32"]
+    assert found[0].reason.startswith("not int8: tflite: most of its")
+    assert decide(model, AUTO, target(), formats=("onnx",)).numerics == "int8"
+    with pytest.raises(ConfigError, match=r"board: tflite: most of its .* another --target"):
+        decide(model, AUTO, target(tflite=("int8",)), formats=("tflite",))
+
+
+def test_int8_that_was_asked_for_is_refused_where_no_file_can_be_right() -> None:
+    model, wish = (
+        captured(Recurrent().eval(), torch.randn(4, 5, 6)),
+        QuantizeOptions(numerics="int8"),
+    )
+    assert "though not for tflite" in decide(model, wish, target(tflite=("int8",))).reason
+    with pytest.raises(InputError, match=r"numerics int8: tflite: .*; choose --numerics "):
+        decide(model, wish, target(tflite=("int8",)), formats=("tflite",))
 
 
 class Attention(nn.Module):
