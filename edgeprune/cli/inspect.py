@@ -282,7 +282,10 @@ def _aligned(rows: Sequence[Sequence[str]], left: int) -> list[str]:
 def _inputs(model: Model) -> list[str]:
     texts = []
     for entry in model.inputs:
-        first = "batch" if entry.dynamic_batch else str(entry.shape[0])
-        shape = "x".join((first, *map(str, entry.shape[1:])))
+        sizes = [
+            "batch" if entry.dynamic_batch and axis == entry.batch_axis else str(size)
+            for axis, size in enumerate(entry.shape)
+        ]
+        shape = "x".join(sizes) or "scalar"
         texts.append(f"{entry.name} {shape} {str(entry.dtype).removeprefix('torch.')}")
     return texts

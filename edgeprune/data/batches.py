@@ -26,13 +26,34 @@ class Batch:
     """Samples as the model takes them."""
 
     inputs: tuple[Tensor, ...]
-    """One tensor an input, batch axis first."""
+    """One tensor an input."""
     labels: Tensor | None
     """Class indices ``[N]``, ``int64``; ``None`` without labels."""
+    axes: tuple[int | None, ...] | None = None
+    """The axis of the samples of each input, ``None`` for one that serves all samples; not given:
+    the first axis of each."""
 
     def __len__(self) -> int:
         """Count of samples."""
-        return len(self.inputs[0])
+        pairs = zip(self.inputs, self._axes(), strict=True)
+        return next(tensor.shape[axis] for tensor, axis in pairs if axis is not None)
+
+    @property
+    def sample_shapes(self) -> tuple[tuple[int, ...], ...]:
+        """The shape of one sample of each input."""
+        return tuple(
+            tuple(n for place, n in enumerate(t.shape) if place != axis)
+            for t, axis in zip(self.inputs, self._axes(), strict=True)
+        )
+
+    def take(self, rows: Tensor) -> "Batch":
+        """The samples of ``rows``."""
+        pairs = zip(self.inputs, self._axes(), strict=True)
+        inputs = tuple(t if axis is None else t.index_select(axis, rows) for t, axis in pairs)
+        return Batch(inputs, None if self.labels is None else self.labels[rows], self.axes)
+
+    def _axes(self) -> tuple[int | None, ...]:
+        return (0,) * len(self.inputs) if self.axes is None else self.axes
 
 
 @dataclass(frozen=True, eq=False)

@@ -160,8 +160,8 @@ def _notes(job: _Job, session: Session, counts: Counts, runtime: Runtime) -> tup
     if numerics not in runtime.numerics:
         allowed = ", ".join(runtime.numerics)
         notes.append(f"{numerics}, though {runtime.name} on this target takes {allowed}")
-    own = job.model.inputs[0].shape[0]
-    if not job.model.dynamic_batch and job.options.batch != own:
+    own = job.model.fixed_batch
+    if own is not None and job.options.batch != own:
         notes.append(f"takes batches of {own}, which its model fixes, not of {job.options.batch}")
     for entry, info in zip(job.model.inputs, _inputs(job, session), strict=True):
         if info.layout == "NHWC":

@@ -13,7 +13,7 @@ import torch
 
 from edgeprune.data import Data
 from edgeprune.errors import CheckFailed
-from edgeprune.export.names import is_image, output_names
+from edgeprune.export.names import is_image
 from edgeprune.model import Input, Model
 from edgeprune.profiler.runtime import Session, TensorSpec, open_session
 
@@ -29,8 +29,8 @@ _NEVER_INDICES = 2
 def artifact_runner(path: Path, model: Model, threads: int = 1) -> Callable[[Arrays], Arrays]:
     """A function that runs the artifact at ``path`` as ``runner(model)`` runs the model.
 
-    It takes the model's inputs (NCHW, 64-bit integers) with any number of samples at index 0 of
-    each, and gives all outputs in the model's order. An artifact with a fixed batch is run in
+    It takes the model's inputs (NCHW, 64-bit integers) with any number of samples, and gives all
+    outputs in the model's order, their samples first. An artifact with a fixed batch is run in
     pieces of just that size, as the device runs it, the last one filled up with its last sample.
 
     Raises:
@@ -39,20 +39,25 @@ def artifact_runner(path: Path, model: Model, threads: int = 1) -> Callable[[Arr
     """
     session = open_session(path, threads)
     specs = _match(session.inputs, [entry.name for entry in model.inputs], "inputs", session)
-    results = _match(session.outputs, output_names(model), "outputs", session)
+    results = _match(session.outputs, [entry.name for entry in model.outputs], "outputs", session)
     into = [session.inputs.index(spec) for spec in specs]
     out_of = [session.outputs.index(spec) for spec in results]
-    batched = [entry.dynamic_batch or not model.dynamic_batch for entry in model.inputs]
+    axes = model.batch_axes
 
     def once(arrays: Arrays) -> Arrays:
         feed: list[Any] = [None] * len(arrays)
         for place, spec, entry, array in zip(into, specs, model.inputs, arrays, strict=True):
             feed[place] = _laid_out(session, spec, entry, array)
         made = session.run(feed)
-        return tuple(made[place] for place in out_of)
+        return tuple(
+            made[place]
+            if entry.batch_axis is None
+            else np.moveaxis(made[place], entry.batch_axis, 0)
+            for place, entry in zip(out_of, model.outputs, strict=True)
+        )
 
-    fixed = _fixed_batch([spec for spec, cut in zip(specs, batched, strict=True) if cut])
-    return once if fixed is None else lambda arrays: _in_pieces(once, arrays, batched, fixed)
+    fixed = _fixed_batch(specs, axes)
+    return once if fixed is None else lambda arrays: _in_pieces(once, arrays, model, fixed)
 
 
 def _match(
@@ -75,8 +80,9 @@ def evaluation_batches(data: Data, samples: int) -> list[Arrays]:
     batches: list[Arrays] = []
     size = min(samples, _BATCH)
     for batch in islice(data.evaluation(size), -(-samples // size)):
-        left = samples - sum(len(arrays[0]) for arrays in batches)
-        batches.append(tuple(value[:left].numpy() for value in batch.inputs))
+        kept = batch.take(torch.arange(min(samples, len(batch))))
+        samples -= len(kept)
+        batches.append(tuple(value.numpy() for value in kept.inputs))
     return batches
 
 
@@ -88,7 +94,7 @@ def random_batches(model: Model, samples: int, seed: int) -> list[Arrays]:
     """
     random = np.random.default_rng(seed)
     limits = [_rows(model, place) for place in range(len(model.inputs))]
-    size = min(samples, _BATCH) if model.dynamic_batch else model.inputs[0].shape[0]
+    size = min(samples, _BATCH) if model.dynamic_batch else model.fixed_batch or 1
     return [
         tuple(_random(random, i, size, n) for i, n in zip(model.inputs, limits, strict=True))
         for _ in range(-(-samples // size))
@@ -96,7 +102,7 @@ def random_batches(model: Model, samples: int, seed: int) -> list[Arrays]:
 
 
 def _random(random: np.random.Generator, entry: Input, size: int, limit: int) -> Array:
-    shape = (size if entry.dynamic_batch else entry.shape[0], *entry.shape[1:])
+    shape = entry.sized(size)
     dtype = np.dtype(str(entry.dtype).removeprefix("torch."))
     if entry.dtype.is_floating_point:
         return random.standard_normal(shape).astype(dtype)
@@ -133,22 +139,29 @@ def _laid_out(session: Session, spec: TensorSpec, entry: Input, array: Array) ->
     return np.ascontiguousarray(array, dtype=spec.dtype)
 
 
-def _fixed_batch(specs: list[TensorSpec]) -> int | None:
-    sizes = {spec.shape[0] for spec in specs if spec.shape}
+def _fixed_batch(specs: Sequence[TensorSpec], axes: Sequence[int | None]) -> int | None:
+    sizes = {spec.shape[axis] for spec, axis in zip(specs, axes, strict=True) if axis is not None}
     size = sizes.pop() if len(sizes) == 1 else None
     return size if isinstance(size, int) else None
 
 
-def _in_pieces(
-    run: Callable[[Arrays], Arrays], arrays: Arrays, batched: list[bool], size: int
-) -> Arrays:
-    total = len(arrays[batched.index(True)])
+def _in_pieces(run: Callable[[Arrays], Arrays], arrays: Arrays, model: Model, size: int) -> Arrays:
+    axes = model.batch_axes
+    total = next(a.shape[axis] for a, axis in zip(arrays, axes, strict=True) if axis is not None)
     if total == size:
         return run(arrays)
     pieces = []
     for start in range(0, total, size):
         rows = np.minimum(np.arange(start, start + size), total - 1)
         pieces.append(
-            run(tuple(a[rows] if cut else a for a, cut in zip(arrays, batched, strict=True)))
+            run(
+                tuple(
+                    a if axis is None else a.take(rows, axis)
+                    for a, axis in zip(arrays, axes, strict=True)
+                )
+            )
         )
-    return tuple(np.concatenate(column)[:total] for column in zip(*pieces, strict=True))
+    return tuple(
+        column[0] if entry.batch_axis is None else np.concatenate(column)[:total]
+        for column, entry in zip(zip(*pieces, strict=True), model.outputs, strict=True)
+    )

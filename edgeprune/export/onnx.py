@@ -15,7 +15,6 @@ from torch.export import ExportedProgram
 from torch.fx import GraphModule
 
 from edgeprune.errors import InputError, MissingExtra
-from edgeprune.export.names import output_names
 from edgeprune.export.onnx_graph import cast_integers, fold_attention, settle_layouts
 from edgeprune.export.onnx_passes import (
     activations_to_uint8,
@@ -78,7 +77,7 @@ def write_onnx(
     """
     if batch == "dynamic" and not model.dynamic_batch:
         raise InputError(
-            f"onnx: the model takes a batch of {model.inputs[0].shape[0]} and no other; "
+            f"onnx: the model takes a batch of {model.fixed_batch} and no other; "
             "give --batch that number"
         )
     with quiet():
@@ -121,14 +120,16 @@ def _program(model: Model, batch: int | Literal["dynamic"]) -> ExportedProgram:
     cast_integers(module)
     fold_attention(module)
     dynamic = batch == "dynamic"
-    program, _ = capture_program(module, tuple(_examples(model, batch)), dynamic=dynamic)
-    return program
+    found = capture_program(
+        module, tuple(_examples(model, batch)), dynamic=dynamic, axes=model.batch_axes
+    )
+    return found.program
 
 
 def _examples(model: Model, batch: int | Literal["dynamic"]) -> Iterator[Tensor]:
     for entry in model.inputs:
-        size = batch if isinstance(batch, int) and entry.dynamic_batch else entry.shape[0]
-        yield torch.zeros((size, *entry.shape[1:]), dtype=entry.dtype)
+        shape = entry.sized(batch) if isinstance(batch, int) else entry.shape
+        yield torch.zeros(shape, dtype=entry.dtype)
 
 
 def _store_integers(module: GraphModule) -> None:
@@ -177,7 +178,7 @@ def _translate(model: Model, program: ExportedProgram, opset: int) -> ModelProto
             dynamo=True,
             opset_version=opset,
             input_names=[i.name for i in model.inputs],
-            output_names=list(output_names(model)),
+            output_names=[output.name for output in model.outputs],
             custom_translation_table=table,
             verbose=False,
         )

@@ -19,7 +19,7 @@ from torch.utils import _pytree as pytree
 from edgeprune.errors import CheckFailed, InputError, MissingExtra
 from edgeprune.export import tidy
 from edgeprune.export.flatbuffer import Graph, Tensor, load, pack, view
-from edgeprune.export.names import is_image, output_names
+from edgeprune.export.names import is_image
 from edgeprune.export.quiet import quiet
 from edgeprune.export.reduce import MODES, reduce, storage_notes
 from edgeprune.export.tflite_graph import repeat_by_cat
@@ -73,7 +73,7 @@ def write_tflite(
     if model.numerics in MODES:
         content = reduce(content, model.numerics, per_channel=per_channel)
     unpacked = load(content, path.name)
-    tidy.order_edges(unpacked, [i.name for i in model.inputs], output_names(model))
+    tidy.order_edges(unpacked, [i.name for i in model.inputs], [o.name for o in model.outputs])
     tidy.float_edges(unpacked)
     tidy.honest_versions(unpacked)
     tidy.rename(unpacked)
@@ -122,7 +122,7 @@ class _Entry(nn.Module):
         super().__init__()
         self.module = module
         self.arguments = [(i.name, is_image(i)) for i in model.inputs]
-        self.results = output_names(model)
+        self.results = [output.name for output in model.outputs]
         # ``eval()`` would recurse into the exported module, which refuses it.
         self.training = False
 
@@ -159,8 +159,7 @@ def _convert(model: Model, batch: int) -> bytes:
 
 
 def _example(spec: Input, batch: int) -> torch.Tensor:
-    size = batch if spec.dynamic_batch else spec.shape[0]
-    value = torch.zeros((size, *spec.shape[1:]), dtype=spec.dtype)
+    value = torch.zeros(spec.sized(batch), dtype=spec.dtype)
     return value.permute(0, 2, 3, 1).contiguous() if is_image(spec) else value
 
 

@@ -70,10 +70,10 @@ def outputs_of(
     Raises:
         DataError: An index in the data is outside the model's table.
     """
-    inputs, count = batch.inputs, len(batch.inputs[0])
+    inputs, count = batch.inputs, len(batch)
     filling = 0 if fixed is None else fixed - count
     if filling:
-        inputs = tuple(torch.cat([i, i[-1:].expand(filling, *i.shape[1:])]) for i in inputs)
+        inputs = batch.take(torch.arange(count + filling).clamp(max=count - 1)).inputs
     mixed = torch.autocast("cpu", torch.bfloat16, enabled=precision == "bfloat16")
     try:
         with mixed:
@@ -137,7 +137,7 @@ def bind(
                 targets = outputs_of(teacher, batch, fixed, precision)
             _check_finite(targets)
         if objective.kind == "outputs":
-            return Score(_match(outputs, targets), len(batch.inputs[0]))
+            return Score(_match(outputs, targets), len(batch))
         return _classify(objective, outputs[0], targets, batch.labels)
 
     return loss

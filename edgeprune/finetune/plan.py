@@ -96,7 +96,7 @@ def _outputs(
 
 def _fixed_batch(model: Model, dense: Model | None) -> int | None:
     models = [model] if dense is None else [model, dense]
-    sizes = {m.inputs[0].shape[0] for m in models if not m.dynamic_batch}
+    sizes = {m.fixed_batch for m in models if m.fixed_batch is not None}
     if len(sizes) > 1:
         raise InputError(
             f"fine-tune: model and dense model have different fixed batches: {sorted(sizes)}"
@@ -126,9 +126,9 @@ def _steps(
 
 
 def _check_inputs(model: Model, batch: Batch) -> None:
-    wanted = [f"{i.name}: {i.dtype} (batch, {str(i.shape[1:])[1:-1]})" for i in model.inputs]
-    found = [(i.dtype, tuple(i.shape[1:])) for i in batch.inputs]
-    if found != [(i.dtype, tuple(i.shape[1:])) for i in model.inputs]:
+    wanted = [f"{i.name}: {i.dtype} (batch, {str(i.sample)[1:-1]})" for i in model.inputs]
+    found = [(t.dtype, sample) for t, sample in zip(batch.inputs, batch.sample_shapes, strict=True)]
+    if found != [(i.dtype, i.sample) for i in model.inputs]:
         given = [f"{dtype} (batch, {str(shape)[1:-1]})" for dtype, shape in found]
         raise DataError(
             f"fine-tune: the model takes {'; '.join(wanted)}, but the data gives {'; '.join(given)}"

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """From an ``nn.Module`` to a ``Model``, and from an edited graph back to one."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -13,13 +13,22 @@ from torch.fx import GraphModule
 from torch.utils._sympy.numbers import int_oo
 
 from edgeprune.errors import EdgepruneError, ModelError
-from edgeprune.model.carrier import Event, Input, Model
+from edgeprune.model.carrier import Event, Input, Model, Output
 from edgeprune.model.inline import inline, is_wrapped
+from edgeprune.model.names import Place, leaf_places, output_names
 from edgeprune.model.program import flatten, is_flat, own, quietly, reason, swept, tensors, unlift
-from edgeprune.model.shapes import batched, resized, zeros
+from edgeprune.model.shapes import Axes, batch_axes, batch_size, resized, zeros
 from edgeprune.recipe import Numerics
 
-__all__ = ["as_model", "capture", "capture_program", "export_once", "recapture"]
+__all__ = [
+    "Captured",
+    "as_model",
+    "capture",
+    "capture_program",
+    "export_once",
+    "places_of",
+    "recapture",
+]
 
 _EXAMPLE_BATCH = 2
 """Not 1: torch takes a dimension of 1 for one that broadcasts, and fixes it."""
@@ -33,17 +42,34 @@ class _Try:
     dim: Any
 
 
+@dataclass(frozen=True)
+class Captured:
+    """A flat program that nobody else holds, and what its graph doesn't tell."""
+
+    program: ExportedProgram
+    axes: Axes
+    """The axis of the samples of each input."""
+    places: tuple[Place, ...]
+    """Where each output was in what the network returned."""
+    notes: tuple[str, ...] = ()
+
+
 def capture(
-    module: nn.Module, example: tuple[Tensor, ...], *, event: Event
+    module: nn.Module,
+    example: tuple[Tensor, ...],
+    *,
+    event: Event,
+    axes: Axes | None = None,
 ) -> tuple[Model, tuple[str, ...]]:
     """Capture ``module`` in eval mode, in training IR, with a dynamic batch where it takes one.
 
     Args:
         module: Any module that ``torch.export`` takes. It is left as it was, and shares no memory
             with the result.
-        example: One batch of inputs; only shapes and types count. Every tensor whose first
-            dimension equals the first tensor's has a batch there, and all share it.
+        example: One batch of inputs; only shapes and types count.
         event: The first entry of the history.
+        axes: The axis of the samples of each input, ``None`` for one that has no batch. Not given:
+            every tensor whose first dimension equals the first tensor's has a batch there.
 
     Returns:
         The model, and notes for the user: that the batch is static, with the reason.
@@ -51,13 +77,17 @@ def capture(
     Raises:
         ModelError: ``torch.export`` refuses the module, or it doesn't run on these inputs.
     """
-    program, notes = capture_program(module, example)
-    return as_model(program, event), notes
+    captured = capture_program(module, example, axes=axes)
+    return as_model(captured, event), captured.notes
 
 
 def capture_program(
-    module: nn.Module, example: tuple[Tensor, ...], *, dynamic: bool = True
-) -> tuple[ExportedProgram, tuple[str, ...]]:
+    module: nn.Module,
+    example: tuple[Tensor, ...],
+    *,
+    dynamic: bool = True,
+    axes: Axes | None = None,
+) -> Captured:
     """What ``capture`` does, without a history; a static batch at once where not ``dynamic``.
 
     Raises:
@@ -65,29 +95,31 @@ def capture_program(
     """
     failure: Exception | None = None
     last: Exception | None = None
-    for want in _ways(example, dynamic):
+    axes = batch_axes(example) if axes is None else axes
+    for want in _ways(example, dynamic, axes):
         try:
-            program = _export(module, example, want)
+            found = _export(module, example, want, axes)
         except Exception as error:  # torch.export and the user's forward raise anything
             failure, last = failure or error, error
             continue
         if want.dim is not None or not dynamic:
-            return program, ()
-        why = reason(failure) if failure else "the first input has no batch dimension"
-        return program, (f"static batch of {want.batch}: {why}",)
+            return found
+        why = reason(failure) if failure else "no input has a batch dimension"
+        return replace(found, notes=(f"static batch of {want.batch}: {why}",))
     raise ModelError(_refusal(last)) from last
 
 
-def _ways(example: tuple[Tensor, ...], dynamic: bool) -> list[_Try]:
+def _ways(example: tuple[Tensor, ...], dynamic: bool, axes: Axes) -> list[_Try]:
     """What to try, best first.
 
     A named dimension is refused where the code fixes it, which is what we want to know;
     ``Dim.AUTO`` takes some models that the former doesn't, and has to be looked at afterwards.
     """
-    batch = example[0].shape[0] if example[0].ndim else 1
+    batch = batch_size(example, axes)
     if not dynamic:
         return [_Try(batch, None)]
-    free = [Dim("batch", min=1), Dim.AUTO] if any(batched(example)) else []
+    has = any(axis is not None for axis in axes)
+    free = [Dim("batch", min=1), Dim.AUTO] if has else []
     return [*(_Try(_EXAMPLE_BATCH, d) for d in free), *(_Try(n, None) for n in sorted({1, batch}))]
 
 
@@ -107,44 +139,55 @@ def recapture(
     """
     example = zeros((i.shape, i.dtype) for i in model.inputs)
     try:
-        program, notes = capture_program(module, example, dynamic=model.dynamic_batch)
+        found = capture_program(module, example, dynamic=model.dynamic_batch, axes=model.batch_axes)
     except ModelError as error:
         raise EdgepruneError(f"{event.stage}: the edited graph doesn't run: {error}") from error
-    if notes:
-        raise EdgepruneError(f"{event.stage}: the edited graph has a {notes[0]}")
-    return model.evolve(program, event, numerics)
+    if found.notes:
+        raise EdgepruneError(f"{event.stage}: the edited graph has a {found.notes[0]}")
+    return model.evolve(found.program, event, numerics)
 
 
-def _export(module: nn.Module, example: tuple[Tensor, ...], want: _Try) -> ExportedProgram:
+def _export(module: nn.Module, example: tuple[Tensor, ...], want: _Try, axes: Axes) -> Captured:
     """Export once, make the program flat and independent, and prove a dynamic batch.
 
     Raises:
         Exception: Whatever torch or the module's own code raises.
     """
-    program = export_once(module, resized(example, want.batch), want.dim)
+    args = resized(example, want.batch, axes)
+    program = export_once(module, args, want.dim, axes)
+    places = places_of(program)
     if not is_flat(program) or is_wrapped(program):
         plain = unlift(program)
         inline(plain)
         flatten(plain)
-        program = export_once(plain, resized(example, want.batch), want.dim)
+        program = export_once(plain, args, want.dim, axes)
     if not tensors(program, outputs=True):
         raise TypeError("the model returns no tensor")
     program = swept(own(program))
     if want.dim is not None:
-        _prove_dynamic(program, example)
-    return program
+        _prove_dynamic(program, resized(example, 1, axes), axes)
+    return Captured(program, axes, places)
 
 
-def export_once(module: nn.Module, args: tuple[Tensor, ...], dim: Any) -> ExportedProgram:
+def places_of(program: ExportedProgram) -> tuple[Place, ...]:
+    """Where each tensor that a program gives is in what the network returned."""
+    places = leaf_places(program.call_spec.out_spec)
+    given = tensors(program, outputs=True)
+    return tuple(p for p, v in zip(places, given, strict=True) if isinstance(v, Tensor))
+
+
+def export_once(
+    module: nn.Module, args: tuple[Tensor, ...], dim: Any, axes: Axes
+) -> ExportedProgram:
     """Export in eval mode with ``dim`` as the batch of ``args``, or as they are where ``None``.
 
     Raises:
         Exception: Whatever torch or the module's own code raises.
     """
     dims: Any = ShapesCollection()  # type: ignore[no-untyped-call]
-    for tensor, has_batch in zip(args, batched(args), strict=True):
-        if has_batch:
-            dims[tensor] = {0: dim}
+    for tensor, axis in zip(args, axes, strict=True):
+        if axis is not None:
+            dims[tensor] = {axis: dim}
     with quietly(), _evaluating(module), torch.enable_grad():
         return export(module, args, dynamic_shapes=None if dim is None else dims, strict=False)
 
@@ -165,35 +208,53 @@ def _evaluating(module: nn.Module) -> Iterator[None]:
             part.training = True
 
 
-def _prove_dynamic(program: ExportedProgram, example: Sequence[Tensor]) -> None:
+def _prove_dynamic(program: ExportedProgram, single: tuple[Tensor, ...], axes: Axes) -> None:
     """Check that one free symbol is the batch of all inputs and of an output, and that 1 runs.
 
     Raises:
         ValueError: The batch was fixed, bounded, split into several or mixed into another size.
-        Exception: What the program raises at batch 1.
+        Exception: What the program raises on ``single``, inputs of one sample.
     """
-    takes = zip(tensors(program), batched(example), strict=True)
-    size, *others = {str(v.shape[0]): v.shape[0] for v, has in takes if has}.values()
+    takes = zip(tensors(program), axes, strict=True)
+    size, *others = {str(v.shape[a]): v.shape[a] for v, a in takes if a is not None}.values()
     if others or not isinstance(size, torch.SymInt) or not size.node.expr.is_Symbol:
         raise ValueError("the model's code fixes the batch size or ties it to another")
     bounds = program.range_constraints[size.node.expr]
     if bounds.lower > _EXAMPLE_BATCH or bounds.upper < int_oo:
         raise ValueError(f"the model takes only batches of {bounds.lower} to {bounds.upper}")
     gives = tensors(program, outputs=True)
-    if not any(v.ndim and str(v.shape[0]) == str(size) for v in gives):
-        raise ValueError("no output has the batch as its first dimension")
+    if not any(_axis_of(size, v) is not None for v in gives):
+        raise ValueError("no output has the batch as a dimension of its own")
     with quietly(), torch.no_grad():
-        unlift(program)(*resized(example, 1))
+        unlift(program)(*single)
 
 
-def as_model(program: ExportedProgram, event: Event) -> Model:
-    """The model of a flat program that nobody else holds; a dynamic batch is written as 2."""
-    found = []
-    for name, value in zip(program.graph_signature.user_inputs, tensors(program), strict=True):
-        dynamic = bool(value.ndim) and isinstance(value.shape[0], torch.SymInt)
-        shape = (_EXAMPLE_BATCH, *value.shape[1:]) if dynamic else tuple(value.shape)
-        found.append(Input(str(name), tuple(int(s) for s in shape), value.dtype, dynamic))
-    return Model(program, tuple(found), (event,))
+def _axis_of(size: int | torch.SymInt, value: Tensor) -> int | None:
+    """The first axis of ``value`` that has just this size."""
+    return next((axis for axis, n in enumerate(value.shape) if str(n) == str(size)), None)
+
+
+def as_model(captured: Captured, event: Event) -> Model:
+    """The model of a captured program; a dynamic batch is written as 2."""
+    program, found = captured.program, []
+    names = [str(name) for name in program.graph_signature.user_inputs]
+    batch: int | torch.SymInt | None = None
+    for name, value, axis in zip(names, tensors(program), captured.axes, strict=True):
+        dynamic = axis is not None and isinstance(value.shape[axis], torch.SymInt)
+        if axis is not None:
+            batch = value.shape[axis]
+        shape = tuple(
+            _EXAMPLE_BATCH if dynamic and place == axis else int(size)
+            for place, size in enumerate(value.shape)
+        )
+        found.append(Input(name, shape, value.dtype, dynamic, axis))
+    outputs = [
+        Output(name, None if batch is None else _axis_of(batch, value))
+        for name, value in zip(
+            output_names(captured.places, names), tensors(program, outputs=True), strict=True
+        )
+    ]
+    return Model(program, tuple(found), tuple(outputs), (event,))
 
 
 def _refusal(error: Exception | None) -> str:

@@ -14,18 +14,42 @@ from edgeprune.model.digest import digest
 from edgeprune.model.program import unlift
 from edgeprune.recipe import Numerics
 
-__all__ = ["Event", "Input", "Model"]
+__all__ = ["Event", "Input", "Model", "Output"]
 
 
 @dataclass(frozen=True)
 class Input:
-    """An input of the model. ``shape[0]`` is the batch where ``dynamic_batch`` says so."""
+    """An input of the model."""
 
     name: str
     shape: tuple[int, ...]
-    """With the example batch size at index 0."""
+    """With the example batch size at ``batch_axis``."""
     dtype: torch.dtype
     dynamic_batch: bool
+    """Whether any batch size is accepted at ``batch_axis``."""
+    batch_axis: int | None = 0
+    """The axis of the samples; ``None`` where one value serves all samples."""
+
+    @property
+    def sample(self) -> tuple[int, ...]:
+        """The shape of one sample, without the batch axis."""
+        return tuple(size for axis, size in enumerate(self.shape) if axis != self.batch_axis)
+
+    def sized(self, batch: int) -> tuple[int, ...]:
+        """The shape with ``batch`` samples, as far as the input has a batch of any size."""
+        if not self.dynamic_batch:
+            return self.shape
+        return tuple(batch if axis == self.batch_axis else n for axis, n in enumerate(self.shape))
+
+
+@dataclass(frozen=True)
+class Output:
+    """An output of the model."""
+
+    name: str
+    """Its key or field in what the network returned, else ``output``, ``output_0`` and so on."""
+    batch_axis: int | None = 0
+    """The axis of the samples; ``None`` where there is none."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +87,7 @@ class Model:
     """Takes its inputs one after the other, gives a tensor or a tuple of tensors. Never edit it or
     its ``state_dict``: edit ``module()`` and capture that again."""
     inputs: tuple[Input, ...]
+    outputs: tuple[Output, ...]
     history: tuple[Event, ...] = ()
     numerics: Numerics = "fp32"
 
@@ -70,6 +95,19 @@ class Model:
     def dynamic_batch(self) -> bool:
         """Whether any batch size is accepted; then all inputs that have a batch share it."""
         return any(i.dynamic_batch for i in self.inputs)
+
+    @property
+    def fixed_batch(self) -> int | None:
+        """The only batch size that the model takes; ``None`` where it takes any."""
+        if self.dynamic_batch:
+            return None
+        sizes = (i.shape[i.batch_axis] for i in self.inputs if i.batch_axis is not None)
+        return next(sizes, 1)
+
+    @property
+    def batch_axes(self) -> tuple[int | None, ...]:
+        """The axis of the samples of each input."""
+        return tuple(i.batch_axis for i in self.inputs)
 
     def module(self) -> torch.fx.GraphModule:
         """A fresh, runnable copy in eval mode, without checks of its inputs' shapes.
@@ -81,13 +119,16 @@ class Model:
         return unlift(self.program)
 
     def fingerprint(self) -> str:
-        """The sha256 (hex) of graph, inputs, parameters, buffers and numerics.
+        """The sha256 (hex) of graph, inputs, outputs, parameters, buffers and numerics.
 
         Equal for equal models, in every process and after ``save`` and ``read``. Names of
         intermediate values and the history don't count.
         """
-        inputs = [(i.name, i.shape, str(i.dtype), i.dynamic_batch) for i in self.inputs]
-        return digest(self.program, f"{self.numerics}\n{inputs!r}")
+        inputs = [
+            (i.name, i.shape, str(i.dtype), i.dynamic_batch, i.batch_axis) for i in self.inputs
+        ]
+        outputs = [(o.name, o.batch_axis) for o in self.outputs]
+        return digest(self.program, f"{self.numerics}\n{inputs!r}\n{outputs!r}")
 
     def evolve(
         self, program: ExportedProgram, event: Event, numerics: Numerics | None = None

@@ -14,7 +14,7 @@ from edgeprune.model.carrier import Event, Model
 from edgeprune.model.finite import require_finite
 from edgeprune.model.foreign import adopt
 from edgeprune.model.kinds import Kind, recognise
-from edgeprune.model.shapes import Shapes, examples, fit, zeros
+from edgeprune.model.shapes import Axes, Shapes, examples, fit, said_axes, zeros
 from edgeprune.model.store import from_archive
 from edgeprune.model.torchscript import convert, open_torchscript
 from edgeprune.model.weights import build, read_pickled, read_safetensors
@@ -38,6 +38,7 @@ class _Given:
     arch: str | None
     shapes: Shapes | None
     example: tuple[Tensor, ...] | None
+    example_axes: Axes | None
 
     def source(self) -> str:
         return "the data" if self.example is not None else "--input-shape"
@@ -48,13 +49,19 @@ class _Given:
         Raises:
             ModelError: Neither shapes nor data are given.
         """
-        found = examples(self.example, self.shapes, (dtype,))
+        found = examples(self.example, self.shapes, (dtype,), self.example_axes)
         if not found:
             raise ModelError(
                 f"{self.path}: the file doesn't tell the shape of the inputs: give --input-shape, "
                 "such as 1x3x224x224, or --data"
             )
         return found
+
+    def axes(self, inputs: tuple[Tensor, ...]) -> Axes | None:
+        """Where the samples are in ``inputs``; ``None``: nobody said it."""
+        if self.example is not None:
+            return self.example_axes
+        return None if self.shapes is None else said_axes(self.shapes, inputs)
 
 
 def load(
@@ -63,6 +70,7 @@ def load(
     arch: str | None = None,
     input_shapes: Shapes | None = None,
     example: tuple[Tensor, ...] | None = None,
+    axes: Axes | None = None,
     trust_pickle: bool = False,
 ) -> Loaded:
     """Load and capture a model file, recognised by its content.
@@ -76,6 +84,8 @@ def load(
             ``1x16:int64``. Without a type an input takes the type of the model's parameters.
         example: One batch of real inputs, which goes before ``input_shapes``; only shapes and
             types count. A program that edgeprune or torch.export saved needs neither.
+        axes: The axis of the samples of each of ``example``, ``None`` for one that serves all
+            samples. Not given: the first axis, where its size is that of the first input's.
         trust_pickle: Unpickle a file that may run code.
 
     Returns:
@@ -86,7 +96,7 @@ def load(
             or the inputs, can't be captured, or holds weights that aren't finite; always one line.
         MissingExtra: A safetensors file without that package.
     """
-    loaded = _load(_Given(path, arch, input_shapes, example), trust_pickle)
+    loaded = _load(_Given(path, arch, input_shapes, example, axes), trust_pickle)
     require_finite(loaded.model, path)
     return loaded
 
@@ -115,19 +125,23 @@ def _program(given: _Given, trusted: bool) -> Loaded:
     if about:
         model = from_archive(program, about, given.path)
         wanted = zeros((i.shape, i.dtype) for i in model.inputs)
+        found = examples(given.example, given.shapes, [t.dtype for t in wanted], given.example_axes)
         fit(
-            wanted, examples(given.example, given.shapes, [t.dtype for t in wanted]), given.source()
+            wanted,
+            found,
+            given.source(),
+            axes=(model.batch_axes, given.example_axes or model.batch_axes),
         )
         return Loaded(model)
-    fresh, notes = adopt(program, given.path, given.example, given.shapes)
-    return Loaded(as_model(fresh, _event(Kind.PROGRAM)), notes)
+    fresh = adopt(program, given.path, given.example, given.shapes, given.example_axes)
+    return Loaded(as_model(fresh, _event(Kind.PROGRAM)), fresh.notes)
 
 
 def _torchscript(given: _Given) -> Loaded:
     script = open_torchscript(given.path)
     inputs = given.inputs(_float_type(script))
-    program, notes = convert(script, inputs, given.path)
-    return Loaded(as_model(program, _event(Kind.TORCHSCRIPT)), notes)
+    found = convert(script, inputs, given.path, given.axes(inputs))
+    return Loaded(as_model(found, _event(Kind.TORCHSCRIPT)), found.notes)
 
 
 def _module(given: _Given, kind: Kind, trusted: bool) -> Loaded:
@@ -147,7 +161,8 @@ def _module(given: _Given, kind: Kind, trusted: bool) -> Loaded:
     else:
         module, event = build(value, arch, path, kind), _event(kind, arch)
     try:
-        model, more = capture(module, given.inputs(_float_type(module)), event=event)
+        inputs = given.inputs(_float_type(module))
+        model, more = capture(module, inputs, event=event, axes=given.axes(inputs))
     except ModelError as error:
         raise ModelError(str(error) if str(path) in str(error) else f"{path}: {error}") from error
     return Loaded(model, (*notes, *more))

@@ -198,6 +198,7 @@ def is_flat(program: ExportedProgram) -> bool:
     leaves = [*plain.children(), *([] if gives.is_leaf() else gives.children())]
     return (
         named.num_leaves == 0
+        and all(isinstance(value, Tensor) for value in tensors(program))
         and all(leaf.is_leaf() for leaf in leaves)
         and (gives.is_leaf() or gives.type in (tuple, list))
         and all(isinstance(value, Tensor) for value in tensors(program, outputs=True))

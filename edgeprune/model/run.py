@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from edgeprune.errors import ModelError
-from edgeprune.model.carrier import Input, Model
+from edgeprune.model.carrier import Input, Model, Output
 from edgeprune.model.program import identity, reason
 
 __all__ = ["Arrays", "parameters", "runner", "state_bytes"]
@@ -45,9 +45,10 @@ def runner(model: Model, threads: int | None = None) -> Callable[[Arrays], Array
         threads: CPU threads while it runs; ``None``: torch's own setting.
 
     Returns:
-        A function over arrays with the batch first, of a type that converts to the input's own.
-        It raises ModelError where count, shape or type don't fit, or an index is outside its
-        table.
+        A function over arrays of a type that converts to the input's own, with the samples along
+        ``Input.batch_axis``. Its results have their samples first, whatever ``Output.batch_axis``
+        is, so that they can be told apart; an output without a batch is as it is. It raises
+        ModelError where count, shape or type don't fit, or an index is outside its table.
     """
     module = model.module()
 
@@ -70,7 +71,10 @@ def runner(model: Model, threads: int | None = None) -> Callable[[Arrays], Array
     def run(arrays: Arrays) -> Arrays:
         given = _tensors(model.inputs, arrays)
         outputs = forward(given) if model.dynamic_batch else _by_chunks(model, given, forward)
-        return tuple(_array(output) for output in outputs)
+        return tuple(
+            _array(value if spec.batch_axis is None else value.movedim(spec.batch_axis, 0))
+            for value, spec in zip(outputs, model.outputs, strict=True)
+        )
 
     return run
 
@@ -85,14 +89,17 @@ def _tensors(inputs: tuple[Input, ...], arrays: Arrays) -> tuple[Tensor, ...]:
         raise ModelError(f"the model takes {len(inputs)} inputs, not {len(arrays)}")
     found = []
     for spec, array in zip(inputs, arrays, strict=True):
-        if array.shape[1:] != spec.shape[1:] or array.ndim != len(spec.shape):
-            raise ModelError(
-                f"input '{spec.name}' takes {spec.shape[1:]} for each sample, not {array.shape[1:]}"
-            )
+        sample = tuple(n for place, n in enumerate(array.shape) if place != spec.batch_axis)
+        if sample != spec.sample or array.ndim != len(spec.shape):
+            each = "all samples" if spec.batch_axis is None else "each sample"
+            raise ModelError(f"input '{spec.name}' takes {spec.sample} for {each}, not {sample}")
         value = torch.tensor(np.ascontiguousarray(array))
         if value.is_floating_point() and not spec.dtype.is_floating_point:
             raise ModelError(f"input '{spec.name}' takes {spec.dtype}, not {array.dtype}")
         found.append(value.to(spec.dtype))
+    axes = [spec.batch_axis for spec in inputs]
+    if len({t.shape[a] for t, a in zip(found, axes, strict=True) if a is not None}) > 1:
+        raise ModelError("the inputs have batches of different sizes")  # torch may crash on them
     return tuple(found)
 
 
@@ -104,30 +111,35 @@ def _by_chunks(
     """Run a batch of any size through a static one.
 
     Raises:
-        ModelError: Inputs disagree on the batch, or an output has none to put together.
+        ModelError: An output has no batch to put together.
     """
-    shapes = [spec.shape for spec in model.inputs]
-    if not shapes or not shapes[0]:
+    size, axes = model.fixed_batch, model.batch_axes
+    count = next((t.shape[a] for t, a in zip(given, axes, strict=True) if a is not None), None)
+    if size is None or count is None:
         return forward(given)
-    size, count = shapes[0][0], given[0].shape[0]
-    has = [bool(shape) and shape[0] == size for shape in shapes]
-    if any(h and t.shape[0] != count for h, t in zip(has, given, strict=True)):
-        raise ModelError("the inputs have batches of different sizes")
     pieces = []
     for start in range(0, count, size):
         rows = torch.arange(start, start + size).clamp(max=count - 1)
-        pieces.append(forward(tuple(t[rows] if h else t for h, t in zip(has, given, strict=True))))
-    return [_together(list(parts), size, count) for parts in zip(*pieces, strict=True)]
+        pieces.append(
+            forward(
+                tuple(
+                    t if a is None else t.index_select(a, rows)
+                    for t, a in zip(given, axes, strict=True)
+                )
+            )
+        )
+    columns = zip(zip(*pieces, strict=True), model.outputs, strict=True)
+    return [_together(list(parts), spec, size, count) for parts, spec in columns]
 
 
-def _together(parts: list[Tensor], size: int, count: int) -> Tensor:
-    if parts[0].ndim and parts[0].shape[0] == size:
-        return torch.cat(parts)[:count]
+def _together(parts: list[Tensor], spec: Output, size: int, count: int) -> Tensor:
+    if spec.batch_axis is not None:
+        return torch.cat(parts, spec.batch_axis).narrow(spec.batch_axis, 0, count)
     if len(parts) == 1:
         return parts[0]
     raise ModelError(
-        f"an output of shape {tuple(parts[0].shape)} doesn't begin with the batch of {size}, so "
-        f"{count} samples can't be put together: run {size} at a time"
+        f"output '{spec.name}' of shape {tuple(parts[0].shape)} has no dimension of the batch of "
+        f"{size}, so {count} samples can't be put together: run {size} at a time"
     )
 
 

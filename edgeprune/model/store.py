@@ -13,13 +13,15 @@ from torch.export import ExportedProgram
 from edgeprune import writing
 from edgeprune.errors import ModelError
 from edgeprune.model.archive import MARK, open_archive
-from edgeprune.model.carrier import Event, Input, Model
+from edgeprune.model.carrier import Event, Input, Model, Output
+from edgeprune.model.names import output_names
 from edgeprune.model.program import copied, own, quietly, swept
 from edgeprune.recipe import NUMERICS
 
 __all__ = ["from_archive", "read", "save"]
 
-_VERSION = 1
+_VERSION = 2
+"""2 has the batch axes and the outputs' names; 1 is still read."""
 
 
 def save(model: Model, path: Path) -> None:
@@ -35,6 +37,7 @@ def save(model: Model, path: Path) -> None:
         "schema_version": _VERSION,
         "numerics": model.numerics,
         "inputs": [asdict(i) | {"dtype": _dtype_name(i.dtype)} for i in model.inputs],
+        "outputs": [asdict(output) for output in model.outputs],
         "history": [asdict(event) for event in model.history],
     }
     extra = {MARK: json.dumps(about, indent=1, sort_keys=True)}
@@ -67,25 +70,31 @@ def from_archive(program: ExportedProgram, about: str, path: Path) -> Model:
     """
     try:
         table: dict[str, Any] = json.loads(about)
-        if table["schema_version"] != _VERSION:
+        if table["schema_version"] not in (1, _VERSION):
             raise ModelError(
                 f"{path}: {MARK} has schema version {table['schema_version']}, this edgeprune "
-                f"reads {_VERSION}; use the edgeprune that wrote it"
+                f"reads 1 and {_VERSION}; use the edgeprune that wrote it"
             )
         if table["numerics"] not in NUMERICS:
             raise ValueError(f"numerics '{table['numerics']}'")
         inputs = tuple(_input(entry) for entry in table["inputs"])
+        outputs = tuple(Output(**entry) for entry in table.get("outputs", ()))
+        if not outputs:
+            count = len(program.graph_signature.user_outputs)
+            names = output_names([(place,) for place in range(count)], ())
+            outputs = tuple(Output(name) for name in names)
         history = tuple(Event(**entry) for entry in table["history"])
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ModelError(f"{path}: {MARK} inside is damaged: {error}") from None
-    return Model(swept(own(program)), inputs, history, table["numerics"])
+    return Model(swept(own(program)), inputs, outputs, history, table["numerics"])
 
 
 def _input(entry: dict[str, Any]) -> Input:
     dtype = getattr(torch, entry["dtype"])
     if not isinstance(dtype, torch.dtype):
         raise ValueError(f"dtype '{entry['dtype']}'")
-    return Input(entry["name"], tuple(entry["shape"]), dtype, entry["dynamic_batch"])
+    axis = entry.get("batch_axis", 0)
+    return Input(entry["name"], tuple(entry["shape"]), dtype, entry["dynamic_batch"], axis)
 
 
 def _dtype_name(dtype: torch.dtype) -> str:

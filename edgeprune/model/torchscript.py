@@ -2,6 +2,7 @@
 """TorchScript files: converted where torch can and held against the original, or refused."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,10 @@ from torch.fx import GraphModule, Node
 from torch.utils import _pytree as pytree
 
 from edgeprune.errors import ModelError
-from edgeprune.model.capture import capture_program, export_once
+from edgeprune.model.capture import Captured, capture_program, export_once
+from edgeprune.model.names import Place, leaf_places
 from edgeprune.model.program import quietly, reason, unlift
-from edgeprune.model.shapes import resized
+from edgeprune.model.shapes import Axes, batch_axes, batch_size, resized
 
 __all__ = ["convert", "open_torchscript"]
 
@@ -51,8 +53,11 @@ def open_torchscript(path: Path) -> torch.jit.ScriptModule:
 
 
 def convert(
-    script: torch.jit.ScriptModule, example: tuple[Tensor, ...], path: Path
-) -> tuple[ExportedProgram, tuple[str, ...]]:
+    script: torch.jit.ScriptModule,
+    example: tuple[Tensor, ...],
+    path: Path,
+    axes: Axes | None = None,
+) -> Captured:
     """The program of a TorchScript module, with notes.
 
     The conversion traces, so sizes may have become literals: a dynamic batch is kept only where
@@ -62,20 +67,22 @@ def convert(
         ModelError: It can't be converted; the message names the way out.
     """
     first = failure = ""
-    for batch, dynamic in ((2, True), (1, False), (example[0].shape[0], False)):
-        args = resized(example, batch)
+    axes = batch_axes(example) if axes is None else axes
+    for batch, dynamic in ((2, True), (1, False), (batch_size(example, axes), False)):
+        args = resized(example, batch, axes)
         try:
-            module = _graph(script, args, dynamic)
-            program, notes = capture_program(module, args, dynamic=dynamic)
-            if dynamic and notes:
-                raise ModelError(notes[0].partition(": ")[2])
+            module = _graph(script, args, dynamic, axes)
+            found = capture_program(module, args, dynamic=dynamic, axes=axes)
+            if dynamic and found.notes:
+                raise ModelError(found.notes[0].partition(": ")[2])
             for size in (1, 3) if dynamic else (batch,):
-                _compare(script, unlift(program), resized(example, size))
+                places = _compare(script, unlift(found.program), resized(example, size, axes))
         except Exception as error:  # the converter raises anything
             failure = reason(error)
             first = first or failure
             continue
-        return program, () if dynamic else (f"static batch of {batch}: {first}",)
+        notes = () if dynamic else (f"static batch of {batch}: {first}",)
+        return replace(found, places=places, notes=notes)
     raise ModelError(
         f"{path}: this TorchScript can't be converted ({failure}); export the original module with "
         "torch.export.export and torch.export.save, and give that .pt2 file"
@@ -86,21 +93,23 @@ class _Converter(TS2EPConverter):
     """Torch's converter, which would make every size dynamic, with all fixed but the batch."""
 
     def __init__(
-        self, script: torch.jit.ScriptModule, args: tuple[Tensor, ...], dynamic: bool
+        self, script: torch.jit.ScriptModule, args: tuple[Tensor, ...], dynamic: bool, axes: Axes
     ) -> None:
         super().__init__(script, args)
-        self.dynamic = dynamic
+        self.dynamic, self.axes = dynamic, axes
 
     def retrace_as_exported_program(
         self, gm: GraphModule, name_to_constant: dict[str, Any]
     ) -> ExportedProgram:
-        return export_once(gm, self.sample_args, Dim.AUTO if self.dynamic else None)
+        return export_once(gm, self.sample_args, Dim.AUTO if self.dynamic else None, self.axes)
 
 
-def _graph(script: torch.jit.ScriptModule, args: tuple[Tensor, ...], dynamic: bool) -> GraphModule:
+def _graph(
+    script: torch.jit.ScriptModule, args: tuple[Tensor, ...], dynamic: bool, axes: Axes
+) -> GraphModule:
     """The converted graph, parameters being parameters again and convolutions named by kind."""
     with quietly():
-        module = unlift(_Converter(script, args, dynamic).convert())
+        module = unlift(_Converter(script, args, dynamic, axes).convert())
     trainable = {name for name, _ in script.named_parameters()}
     for prefix, part in module.named_modules():
         for name, buffer in list(part._buffers.items()):
@@ -136,8 +145,8 @@ def _specialise(module: GraphModule, node: Node) -> None:
     module.graph.erase_node(node)
 
 
-def _compare(script: nn.Module, module: GraphModule, like: Sequence[Tensor]) -> None:
-    """Run both on random inputs.
+def _compare(script: nn.Module, module: GraphModule, like: Sequence[Tensor]) -> tuple[Place, ...]:
+    """Run both on random inputs; gives the place of each output in what the original returns.
 
     Raises:
         ValueError: An output differs.
@@ -148,7 +157,8 @@ def _compare(script: nn.Module, module: GraphModule, like: Sequence[Tensor]) -> 
         for t in like
     ]
     with quietly(), torch.no_grad():
-        wanted, got = (pytree.tree_leaves(m(*[a.clone() for a in args])) for m in (script, module))
+        result = script(*[a.clone() for a in args])
+        wanted, got = (pytree.tree_leaves(r) for r in (result, module(*[a.clone() for a in args])))
     if len(wanted) != len(got):
         raise ValueError(f"{len(got)} outputs instead of {len(wanted)}")
     for a, b in zip(wanted, got, strict=True):
@@ -158,6 +168,5 @@ def _compare(script: nn.Module, module: GraphModule, like: Sequence[Tensor]) -> 
         if a.numel() and float((a.double() - b.double()).abs().max()) > _TOLERANCE * max(
             scale, 1.0
         ):
-            raise ValueError(
-                f"an output differs from the original's at a batch of {like[0].shape[0]}"
-            )
+            raise ValueError("an output differs from the original's at another batch size")
+    return tuple(leaf_places(pytree.tree_structure(result)))

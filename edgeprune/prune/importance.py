@@ -110,7 +110,7 @@ def taylor(
         }
         sums = np.append(_sum_slices(groups, products, computed), _sums(branches, products))
         total += (sums**2 - total) / count
-        advance(len(batch.inputs[0]))
+        advance(len(batch))
     return total
 
 

@@ -84,7 +84,7 @@ def _criterion(model: Model, options: PruneOptions, context: Context) -> Importa
 def _few(model: Model, options: PruneOptions, data: Data) -> bool:
     """Whether the samples don't fill one batch of the size that the model insists on."""
     samples = min(options.samples, data.sizes["train"])
-    return not model.dynamic_batch and samples < model.inputs[0].shape[0]
+    return samples < (model.fixed_batch or 0)
 
 
 def _scores(
@@ -106,13 +106,13 @@ def _scores(
         raise InputError("importance 'taylor' needs --data; without data use l1, l2 or bn-scale")
     if _few(model, options, context.data):
         raise InputError(
-            f"importance 'taylor' needs {model.inputs[0].shape[0]} training samples, the batch "
+            f"importance 'taylor' needs {model.fixed_batch} training samples, the batch "
             "that the model fixes; use l1, l2 or bn-scale, or export it with a dynamic batch"
         )
-    batch = _BATCH if model.dynamic_batch else model.inputs[0].shape[0]
+    batch = model.fixed_batch or _BATCH
     batches = context.data.sample_train(batch, options.samples, context.seed)
     if not model.dynamic_batch:
-        batches = (b for b in batches if len(b.inputs[0]) == batch)
+        batches = (b for b in batches if len(b) == batch)
     total = min(options.samples, context.data.sizes["train"])
     with context.progress.bar("prune: importance", total) as bar:
         return importance.taylor(model, groups, batches, bar.advance, branches)

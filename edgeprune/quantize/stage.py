@@ -75,7 +75,7 @@ def _static(
 
     assert context.data is not None  # or static int8 had not been chosen
     attention = has_attention(model.program.graph)
-    size = _BATCH if model.dynamic_batch else model.inputs[0].shape[0]
+    size = model.fixed_batch or _BATCH
     batches = list(_batches(context.data, size, options.samples, model.dynamic_batch))
     if not batches:
         raise InputError(f"quantize: {context.data.name} gives no calibration samples")
@@ -108,7 +108,7 @@ def _rounded(
     if context.data is None:
         notes = (*notes, "no data: what each layer lost was not measured")
         return result, _report(start, choice, notes, details)
-    size = _BATCH if model.dynamic_batch else model.inputs[0].shape[0]
+    size = model.fixed_batch or _BATCH
     batch = next(_batches(context.data, size, size, model.dynamic_batch))
     with context.progress.bar("compare layers", 1) as bar:
         rows, output = layer_noise(reference, gm, layers, batch)
@@ -120,12 +120,11 @@ def _rounded(
 def _batches(data: Data, size: int, samples: int, dynamic: bool) -> Iterator[tuple[Tensor, ...]]:
     """Calibration inputs; where the model's batch is fixed, repeats fill up the last one."""
     for batch in data.calibration(size, samples):
-        count = len(batch.inputs[0])
+        count = len(batch)
         if dynamic or count == size:
             yield batch.inputs
         else:
-            fill = torch.arange(size) % count
-            yield tuple(t[fill] for t in batch.inputs)
+            yield batch.take(torch.arange(size) % count).inputs
 
 
 def _table(rows: tuple[LayerNoise, ...], samples: int) -> dict[str, Any]:

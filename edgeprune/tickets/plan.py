@@ -128,7 +128,7 @@ def _check(options: TicketOptions, network: Network, model: Model, context: Cont
 
 
 def _budget(options: TicketOptions, network: Network, model: Model, context: Context) -> _Budget:
-    fixed = None if model.dynamic_batch else model.inputs[0].shape[0]
+    fixed = model.fixed_batch
     if context.data is None:
         return _Budget(options, network, 0, 0, 0, fixed)
     found = make_plan(model, default_rate(options.train), context, context.data)

@@ -36,11 +36,10 @@ def tables(model: Model) -> dict[str, tuple[str, ...]]:
 
 def ones(model: Model) -> tuple[Tensor, ...]:
     """One sample of ones (as many as a fixed batch takes); token ids are 0, whatever they mean."""
-    count = 1 if model.dynamic_batch else model.inputs[0].shape[0]
     return tuple(
-        torch.ones((count, *i.shape[1:]), dtype=i.dtype)
+        torch.ones(i.sized(1), dtype=i.dtype)
         if i.dtype.is_floating_point or i.dtype is torch.bool
-        else torch.zeros((count, *i.shape[1:]), dtype=i.dtype)
+        else torch.zeros(i.sized(1), dtype=i.dtype)
         for i in model.inputs
     )
 
@@ -51,7 +50,7 @@ def gaussian(model: Model, count: int, random: torch.Generator) -> tuple[Tensor,
     rows = _rows(model)
     found = []
     for given in model.inputs:
-        shape = (count, *given.shape[1:])
+        shape = given.sized(count)
         if given.dtype.is_floating_point:
             found.append(torch.randn(shape, generator=random).to(given.dtype))
         elif given.name in rows:

@@ -85,7 +85,7 @@ class Kernel:
     def of(cls, start: Start, options: TicketOptions, context: Context) -> Kernel:
         """As the options say; a model with a fixed batch gets whole batches."""
         model, wanted = start.model, options.at_init.samples
-        fixed = None if model.dynamic_batch else model.inputs[0].shape[0]
+        fixed = model.fixed_batch
         batch = fixed or min(options.train.batch_size, wanted)
         state = fresh_state(start.model, context.seed)
         warm, still, moved = (model.module() for _ in range(3))

@@ -177,7 +177,7 @@ class _Net:
         if mask is not None:
             mask.check(model)
         self.module = model.module()
-        self.fixed = None if model.dynamic_batch else model.inputs[0].shape[0]
+        self.fixed = model.fixed_batch
         every = dict(self.module.named_parameters(remove_duplicate=False))
         single = dict(self.module.named_parameters())
         names = {id(parameter): name for name, parameter in single.items()}

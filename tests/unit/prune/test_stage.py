@@ -22,7 +22,7 @@ from tests import networks
 def fixed() -> Model:
     """A network that takes batches of 64 only."""
     example = (torch.randn(64, 1, 8, 8),)
-    program, _ = capture_program(networks.DigitsCnn(8).eval(), example, dynamic=False)
+    program = capture_program(networks.DigitsCnn(8).eval(), example, dynamic=False)
     return as_model(program, Event("load"))
 
 

@@ -69,7 +69,7 @@ def test_special_forms_are_rewritten() -> None:
 def test_a_decomposed_program_is_put_together_again(name: str) -> None:
     model, x = trained(name)
     core = model.program.run_decompositions()
-    decomposed = Model(core, model.inputs)
+    decomposed = Model(core, model.inputs, model.outputs)
     gm = decomposed.module()
     prepare_static(gm)
     left = targets(gm)
