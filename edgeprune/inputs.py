@@ -9,7 +9,6 @@ from edgeprune.context import Context
 from edgeprune.data import Data, open_data
 from edgeprune.errors import CheckFailed, EdgepruneError, ModelError
 from edgeprune.evaluate import Judge, Runner
-from edgeprune.export.names import output_names
 from edgeprune.job import DataSource, Job, Source
 from edgeprune.model import Loaded, Model, load, parse_shape, runner, watched
 from edgeprune.model.archive import open_archive
@@ -115,7 +114,7 @@ def watch(
         for batch in data.evaluation(_BATCH):
             yield tuple(part.numpy() for part in batch.inputs)
 
-    return watched(run, output_names(model), samples, subject, error)
+    return watched(run, [o.name for o in model.outputs], samples, subject, error)
 
 
 def _shape(source: Source) -> tuple[int, ...] | None:
