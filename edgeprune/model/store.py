@@ -78,11 +78,7 @@ def from_archive(program: ExportedProgram, about: str, path: Path) -> Model:
         if table["numerics"] not in NUMERICS:
             raise ValueError(f"numerics '{table['numerics']}'")
         inputs = tuple(_input(entry) for entry in table["inputs"])
-        outputs = tuple(Output(**entry) for entry in table.get("outputs", ()))
-        if not outputs:
-            count = len(program.graph_signature.user_outputs)
-            names = output_names([(place,) for place in range(count)], ())
-            outputs = tuple(Output(name) for name in names)
+        outputs = _outputs(table.get("outputs"), len(program.graph_signature.user_outputs))
         history = tuple(Event(**entry) for entry in table["history"])
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ModelError(f"{path}: {MARK} inside is damaged: {error}") from None
@@ -94,7 +90,17 @@ def _input(entry: dict[str, Any]) -> Input:
     if not isinstance(dtype, torch.dtype):
         raise ValueError(f"dtype '{entry['dtype']}'")
     axis = entry.get("batch_axis", 0)
+    if axis is not None and axis not in range(len(entry["shape"])):
+        raise ValueError(f"batch_axis {axis}")
     return Input(entry["name"], tuple(entry["shape"]), dtype, entry["dynamic_batch"], axis)
+
+
+def _outputs(entries: list[dict[str, Any]] | None, count: int) -> tuple[Output, ...]:
+    if entries is None:  # the first version of the schema
+        return tuple(Output(name) for name in output_names([(n,) for n in range(count)], ()))
+    if len(entries) != count:
+        raise ValueError(f"{len(entries)} outputs where the program gives {count}")
+    return tuple(Output(**entry) for entry in entries)
 
 
 def _dtype_name(dtype: torch.dtype) -> str:

@@ -138,7 +138,9 @@ def test_a_new_file_has_the_usual_permissions(tmp_path):
 @pytest.mark.parametrize(
     ("old", "new", "why"),
     [
-        (b'"schema_version": 1', b'"schema_version": 2', "schema version 2"),
+        (b'"schema_version": 2', b'"schema_version": 3', "schema version 3"),
+        (b'"batch_axis": 0', b'"batch_axis": 9', "batch_axis 9"),
+        (b'"name": "output"', b'"nome": "output"', "nome"),
         (b'"numerics": "fp32"', b'"numerics": "fp31"', "numerics 'fp31'"),
         (b'"dtype": "float32"', b'"dtype": "floatxx"', "floatxx"),
         (b'"inputs"', b'"imputs"', "'inputs'"),
