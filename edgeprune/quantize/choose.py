@@ -178,7 +178,7 @@ def _listed(reasons: dict[Format, str]) -> str:
 
 def _ways_out(runtimes: list[tuple[Format, Runtime]]) -> str:
     others = [n for n in NUMERICS if n != "int8" and all(n in r.numerics for _, r in runtimes)]
-    return f"choose --numerics {', '.join(others)}" if others else "another --target takes float"
+    return f"choose --numerics {', '.join(others)}" if others else "choose another --target"
 
 
 def _takes(runtimes: list[tuple[Format, Runtime]]) -> str:

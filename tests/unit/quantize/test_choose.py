@@ -87,8 +87,8 @@ def test_int8_that_was_asked_for_is_refused_where_no_file_can_be_right() -> None
         QuantizeOptions(numerics="int8"),
     )
     assert "though not for tflite" in decide(model, wish, target(tflite=("int8",))).reason
-    with pytest.raises(InputError, match=r"numerics int8: tflite: .*; choose --numerics "):
-        decide(model, wish, target(tflite=("int8",)), formats=("tflite",))
+    with pytest.raises(InputError, match=r"numerics int8: tflite: .*; choose --numerics fp32"):
+        decide(model, wish, target(tflite=("int8", "fp32")), formats=("tflite",))
 
 
 class Attention(nn.Module):
