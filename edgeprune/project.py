@@ -18,7 +18,7 @@ from edgeprune.gate.judged import Place
 from edgeprune.target import Budgets, Target, find_target
 from edgeprune.toml import Config, parse
 
-__all__ = ["NAMES", "Baseline", "ModelEntry", "Project", "ProjectFile", "find_project"]
+__all__ = ["LOCK", "NAMES", "Baseline", "ModelEntry", "Project", "ProjectFile", "find_project"]
 
 NAMES = ("edgeprune.toml", "pyproject.toml")
 LOCK = "edgeprune.lock.json"
@@ -58,6 +58,10 @@ class Baseline(Config):
     """What may change against the committed baseline; an absent key isn't judged."""
 
     size: Growth | None = None
+    macs: Growth | None = None
+    parameters: Growth | None = None
+    arena: Growth | None = None
+    """Of the activation memory that is estimated from the file."""
     latency: Growth | None = None
     memory: Growth | None = None
     accuracy: Loss | None = None
@@ -184,7 +188,7 @@ class ProjectFile:
         else:
             return None
         for table, before in zip(tables, (("models", name), ()), strict=True):
-            if table is not None and getattr(table, key) is not None:
+            if table is not None and getattr(table, key, None) is not None:
                 return self._line((*before, *within, key), len(before))
         return None
 

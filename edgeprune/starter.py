@@ -162,11 +162,11 @@ def _loaded(content: str) -> dict[str, Any]:
 
 def _head(answers: Answers) -> list[str]:
     steps = [
+        ('edgeprune baseline accept --reason "first"', f"remember their figures in {LOCK}"),
         (
             "edgeprune check",
-            "hold the artifacts against the limits below; exit code 1 if they fail",
+            "hold the artifacts against them and the limits below; exit code 1 if they fail",
         ),
-        ('edgeprune baseline accept --reason "first"', f"remember their figures in {LOCK}"),
     ]
     if answers.model is not None:
         steps.insert(0, ("edgeprune compress", "make the artifacts of every model and target"))

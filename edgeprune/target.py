@@ -15,9 +15,11 @@ from edgeprune.units import format_bytes, parse_bytes, parse_seconds
 __all__ = [
     "Budgets",
     "Device",
+    "OperatorSet",
     "Reach",
     "Runtime",
     "Target",
+    "find_operators",
     "find_target",
     "hiding",
     "list_targets",
@@ -66,6 +68,12 @@ class Runtime(Config):
     """Accepted, the preferred one first."""
     attention_numerics: Numerics | None = None
     """Preferred for models with attention, where it differs."""
+    operators: Text | None = None
+    """Name of the list in ``targets/operators`` of what it has kernels for; absent: all operators
+    of the format's own set, and none of any other."""
+    custom: tuple[Text, ...] = ()
+    """Operators that it has beside those: ``CUSTOM:NAME`` of a TFLite file, ``DOMAIN.NAME`` of an
+    ONNX file."""
     note: Text | None = None
     """What the runtime doesn't do, and what the user has to do around it."""
 
@@ -79,6 +87,15 @@ class Runtime(Config):
                 f"accept: {', '.join(self.numerics)}"
             )
         return self
+
+
+class OperatorSet(Config):
+    """What a runtime has kernels for; several targets may share one."""
+
+    schema_version: Literal[1]
+    name: Text
+    operators: Text
+    """Names as the files have them, with white space between."""
 
 
 class Budgets(Config):
@@ -183,6 +200,24 @@ def _fits(budget: str, limit: int | None, there: int | None) -> None:
 def list_targets(near: Path = Path()) -> dict[str, Path]:
     """Every known target's name and file; a user's own file hides a shipped one."""
     return by_name("targets", near)
+
+
+def find_operators(name: str, near: Path = Path()) -> frozenset[str]:
+    """The operators of a list that targets name.
+
+    Args:
+        name: ``onnxruntime``.
+        near: The folder whose ``targets/operators`` go before the shipped ones.
+
+    Raises:
+        ConfigError: There is none of that name, or its file is wrong.
+    """
+    known = by_name("targets/operators", near)
+    if name not in known:
+        raise ConfigError(
+            f"no list of operators '{name}'{nearest(name, known)}; known: {', '.join(known)}"
+        )
+    return frozenset(load(known[name], OperatorSet).operators.split())
 
 
 def hiding(name: str, near: Path = Path()) -> Path | None:

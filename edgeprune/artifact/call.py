@@ -8,7 +8,17 @@ from typing import NamedTuple, TypeAlias
 
 from edgeprune.artifact.graph import Attribute, Dims, Operator, Ref, Tensor
 
-__all__ = ["Call", "Number", "Rule", "Shape", "Unknown", "axis_of", "broadcast", "integers"]
+__all__ = [
+    "Call",
+    "Number",
+    "Rule",
+    "Shape",
+    "Unknown",
+    "axis_of",
+    "broadcast",
+    "closed",
+    "integers",
+]
 
 Number: TypeAlias = "int | float | None"
 Shape: TypeAlias = tuple["int | None", ...]

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from edgeprune.artifact.arena import Arena, arena
 from edgeprune.artifact.call import Unknown
 from edgeprune.artifact.counts import Counts, count
-from edgeprune.artifact.graph import Artifact
+from edgeprune.artifact.graph import Artifact, Graph, Tensor
 from edgeprune.artifact.onnx_file import read_onnx
 from edgeprune.artifact.shapes import Gap, resolve
 from edgeprune.artifact.source import Content, opened, shown
@@ -45,6 +45,10 @@ class Contents(NamedTuple):
     """Why there is no plan of the memory; empty where there is one."""
     gaps: tuple[Gap, ...]
     """Operators whose outputs have no known shape."""
+    inputs: tuple[Tensor, ...]
+    """As the file declares them; a size that it leaves open is no number."""
+    outputs: tuple[Tensor, ...]
+    """The same; one whose shape isn't declared has the shape that was worked out."""
 
 
 def read(path: Path) -> Artifact:
@@ -79,7 +83,20 @@ def contents(artifact: Artifact, sizes: Mapping[str, int] | None = None) -> Cont
         planned, reason = arena(resolved.graph, artifact.format == "tflite"), ""
     except Unknown as error:
         planned, reason = None, str(error)
-    return Contents(artifact, counts, planned, reason, resolved.gaps)
+    inputs, outputs = _edges(artifact.graph, resolved.graph)
+    return Contents(artifact, counts, planned, reason, resolved.gaps, inputs, outputs)
+
+
+def _edges(declared: Graph, worked_out: Graph) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+    """The inputs and the outputs of a graph."""
+    inputs = tuple(declared.tensors.get(name, Tensor(name)) for name in declared.inputs)
+    outputs = []
+    for name in declared.outputs:
+        tensor = declared.tensors.get(name, Tensor(name))
+        found = worked_out.tensors.get(name, tensor)
+        shape = found.shape if tensor.shape is None else tensor.shape
+        outputs.append(tensor._replace(shape=shape, dtype=tensor.dtype or found.dtype))
+    return inputs, tuple(outputs)
 
 
 def figures(artifact: Artifact | Contents) -> dict[str, Figure]:

@@ -5,8 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from edgeprune import __version__
-from edgeprune.artifact import figures
-from edgeprune.check.case import Case, Subject, layers_of
+from edgeprune.check.case import Case, Subject, edges_of, layers_of
 from edgeprune.check.limits import Answer
 from edgeprune.check.measuring import Measuring, measured
 from edgeprune.check.subjects import read_all
@@ -88,10 +87,13 @@ def accept(
 
 
 def _accepted(subject: Subject) -> Accepted:
-    known: dict[str, Figure] = {**figures(subject.contents), **subject.known}
+    known: dict[str, Figure] = {**subject.counted, **subject.known}
+    inputs, outputs = edges_of(subject.contents)
     return Accepted(
         sha256=subject.sha256,
         figures={key: known[key] for key in _KEPT if key in known},
+        inputs=inputs,
+        outputs=outputs,
         layers=layers_of(subject.contents),
         machine=subject.machine,
     )

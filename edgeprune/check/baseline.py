@@ -1,26 +1,37 @@
 # SPDX-License-Identifier: Apache-2.0
 """Each artifact against the baseline that was accepted last: intervals against intervals. Pure."""
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
-from edgeprune.check.case import Case, Subject, told
+from edgeprune.check.case import Subject
+from edgeprune.check.changed import same_edges
+from edgeprune.check.judging import judged
 from edgeprune.check.limits import Answer, grown
 from edgeprune.check.measuring import LOOKS
+from edgeprune.check.missing import ACCEPT, unaccepted
 from edgeprune.figure import Figure
 from edgeprune.gate.judged import Judged, Rule
 from edgeprune.gate.lock import Accepted
 from edgeprune.gate.verdict import Outcome
 from edgeprune.measure.growth import judge_growth
+from edgeprune.project import LOCK
 from edgeprune.report.text import change, plain, show, spread
 
-__all__ = ["against_baseline", "gone"]
+__all__ = ["against_baseline"]
 
 Figures = Mapping[str, Figure]
 
-_EXACT = frozenset({"arena", "memory_wasm", "arena_estimate"})
-"""Memory that doesn't depend on the machine that runs the model."""
+_EXACT = frozenset({"bytes", "parameters", "macs", "arena_estimate", "arena", "memory_wasm"})
+"""Figures that don't depend on the machine that runs the model."""
+_FROM_FILE = frozenset({"bytes", "parameters", "macs", "arena_estimate"})
+_OF_THE_FILE = {
+    "size": "bytes",
+    "macs": "macs",
+    "parameters": "parameters",
+    "arena": "arena_estimate",
+}
+"""Limits on what the file itself tells, which nothing excuses from being judged."""
 
 
 class _Pair(NamedTuple):
@@ -32,64 +43,43 @@ class _Pair(NamedTuple):
 
 
 def against_baseline(subject: Subject) -> Answer:
-    """Judge the growth of one artifact by each limit that is set."""
-    growth = subject.case.limits.growth
-    limits: dict[str, float] = growth.model_dump(exclude_none=True)
-    if not limits or subject.case.model is None:
+    """Judge the growth of one artifact by each limit that is set, and its inputs and outputs."""
+    case = subject.case
+    limits: dict[str, float] = case.limits.growth.model_dump(exclude_none=True)
+    lock = case.limits.lock
+    expected = limits or lock.version is not None or lock.was_there
+    if case.model is None or not expected:
         return Answer(())
-    accepted = subject.case.limits.accepted.get(subject.name)
+    accepted = case.limits.accepted.get(subject.name)
     if accepted is None:
-        reason = (
-            "not judged, since there is no accepted figure to compare with: `edgeprune baseline "
-            "accept` takes the present ones."
-        )
-        return Answer(
-            tuple(_judged(subject, _RULES[key], "not measured", reason) for key in limits)
-        )
+        return Answer((unaccepted(subject),))
+    if subject.damage is not None:  # which is a verdict already
+        return Answer(())
     notes: list[str] = []
-    judged = []
+    found = [*same_edges(subject, accepted)]
     for key, limit in limits.items():
         if key == "accuracy":
-            judged.append(_accuracy(subject, accepted, limit))
+            found.append(_accuracy(subject, accepted, limit))
+        elif key in _OF_THE_FILE:
+            found += _of_the_file(subject, accepted, key, limit, notes)
         else:
-            judged.append(_growth(subject, accepted, key, limit, notes))
-    return Answer(tuple(judged), tuple(notes))
-
-
-def gone(cases: Sequence[Case], here: Path) -> tuple[Judged, ...]:
-    """What a baseline has and a result hasn't any more; else nothing would be said of it."""
-    found = []
-    for case in cases:
-        limits = case.limits.growth.model_dump(exclude_none=True)
-        if case.result is None or not limits:
-            continue
-        there = {artifact.file for artifact in case.result.manifest.artifacts}
-        rule = _RULES[next(iter(limits))]
-        found += [
-            Judged(
-                rule=rule,
-                model=case.model,
-                target=None if case.target is None else case.target.name,
-                artifact=told(case.path.parent / name, here),
-                outcome="not measured",
-                reason=f"The baseline has {plain(name)}, and the result hasn't any more: make it "
-                "again, or accept that with `edgeprune baseline accept`.",
-                place=case.limits.places.get(rule),
-            )
-            for name in case.limits.accepted
-            if name not in there
-        ]
-    return tuple(found)
+            found.append(_growth(subject, accepted, key, limit, notes))
+    return Answer(tuple(found), tuple(notes))
 
 
 _RULES: dict[str, Rule] = {
     "size": "baseline/size",
+    "macs": "baseline/macs",
+    "parameters": "baseline/parameters",
+    "arena": "baseline/arena",
     "latency": "baseline/latency",
     "memory": "baseline/memory",
     "accuracy": "baseline/accuracy",
 }
 _WHAT = {
     "bytes": "size",
+    "macs": "number of multiply-accumulates",
+    "parameters": "number of parameters",
     "latency_reference": "latency as a multiple of the reference model's",
     "latency_p50": "median latency",
     "memory_peak": "peak memory",
@@ -99,14 +89,51 @@ _WHAT = {
 }
 
 
+def _of_the_file(
+    subject: Subject, accepted: Accepted, key: str, limit: float, notes: list[str]
+) -> Iterator[Judged]:
+    """Judge what the file tells; that it isn't known is excused only by an old lock file."""
+    name, version = _OF_THE_FILE[key], subject.case.limits.lock.version
+    if name not in accepted.figures and version == 1 and name != "bytes":
+        notes.append(
+            f"{subject.shown}: the {_WHAT[name]} isn't compared: {LOCK} is of an earlier version, "
+            f"which doesn't have it; {ACCEPT} writes the present one."
+        )
+        return
+    now = _now(subject, subject.known, name)
+    if now is None:
+        reason = (
+            f"{_border(key, limit)} can't be judged: the {_WHAT[name]} can't be told from the file"
+            f"{_untold(subject, name)}; leave out baseline.{key} for a model without it."
+        )
+        yield judged(subject, _RULES[key], "fail", reason)
+    elif name not in accepted.figures:
+        reason = (
+            f"{_border(key, limit)} can't be judged: the {_WHAT[name]} wasn't known when this was "
+            f"accepted; {ACCEPT} takes the present {show(now)}."
+        )
+        yield judged(subject, _RULES[key], "fail", reason, figure=now)
+    else:
+        yield _growth(subject, accepted, key, limit, notes)
+
+
+def _untold(subject: Subject, name: str) -> str:
+    """Why a figure can't be told, where that is known."""
+    known = subject.contents
+    if name == "arena_estimate":
+        return f" ({plain(known.no_arena)})" if known.no_arena else ""
+    first = next(iter(known.counts.uncounted), None)
+    return "" if first is None else f" ({plain(first.operator)}: {plain(first.reason)})"
+
+
 def _growth(
     subject: Subject, accepted: Accepted, key: str, limit: float, notes: list[str]
 ) -> Judged:
     rule = _RULES[key]
     pair = _pair(subject, accepted, key, notes)
     if pair is None:
-        reason = f"There is no {key} to compare: {_absent(key)}."
-        return _open(subject, rule, limit, reason)
+        reason = f"{_border(key, limit)} isn't judged, with no {key} to compare: {_absent(key)}."
+        return judged(subject, rule, "not measured", reason)
     low, high, outcome = _compare(subject, pair, limit)
     border = pair.before.value * limit
     known = "" if low == high else f" ({100 * (low - 1):+.3g} to {100 * (high - 1):+.3g} %)"
@@ -123,7 +150,7 @@ def _growth(
         "inconclusive": f"{fact}, with {allowed} ({origin}): measure longer on a quiet machine "
         "(--measure, --time-limit).",
     }
-    return _judged(
+    return judged(
         subject,
         rule,
         outcome,
@@ -131,7 +158,9 @@ def _growth(
         figure=pair.now,
         limit=border,
         baseline=pair.before,
-        blame=grown(subject, "macs" if key == "latency" else "bytes") if outcome == "fail" else (),
+        blame=grown(subject, "macs" if key in ("latency", "macs") else "bytes")
+        if outcome == "fail"
+        else (),
     )
 
 
@@ -141,7 +170,7 @@ def _pair(subject: Subject, accepted: Accepted, key: str, notes: list[str]) -> _
         figure = _now(subject, now, name)
         if figure is None or name not in before or figure.unit != before[name].unit:
             continue
-        exact = name in ("bytes", "latency_reference") or name in _EXACT
+        exact = name == "latency_reference" or name in _EXACT
         same = _same_machine(subject, accepted, figure, before[name])
         if name == "latency_reference" and not same:
             notes.append(
@@ -160,8 +189,8 @@ def _pair(subject: Subject, accepted: Accepted, key: str, notes: list[str]) -> _
 
 
 def _candidates(subject: Subject, key: str) -> tuple[str, ...]:
-    if key == "size":
-        return ("bytes",)
+    if key in _OF_THE_FILE:
+        return (_OF_THE_FILE[key],)
     if key == "latency":
         return ("latency_reference", "latency_p50")
     target = subject.case.target
@@ -170,9 +199,9 @@ def _candidates(subject: Subject, key: str) -> tuple[str, ...]:
 
 
 def _now(subject: Subject, known: Figures, name: str) -> Figure | None:
-    """A figure of the present artifact; the estimate is worked out only where it is wanted."""
-    if name == "arena_estimate" and name not in known:
-        return subject.estimate
+    """A figure of the present artifact; the file is read only where it is wanted."""
+    if name in _FROM_FILE and name != "bytes":
+        return subject.counted.get(name)
     return known.get(name)
 
 
@@ -215,15 +244,17 @@ def _accuracy(subject: Subject, accepted: Accepted, limit: float) -> Judged:
     rule: Rule = "baseline/accuracy"
     now, before = subject.known.get("score"), accepted.figures.get("score")
     if now is None or before is None:
-        reason = f"There is no score to compare: {_absent('accuracy')}."
-        return _open(subject, rule, limit, reason)
+        reason = f"{_border('accuracy', limit)} isn't judged: {_absent('accuracy')}."
+        # No file tells its score: of a foreign one nothing more can be asked.
+        outcome: Outcome = "not measured" if subject.case.result is None else "fail"
+        return judged(subject, rule, outcome, reason, figure=now, baseline=before)
     if now.origin.how != before.origin.how or now.origin.runs != before.origin.runs:
         reason = (
             f"The score {show(now)} isn't comparable with the accepted {show(before)}: "
             f"{now.origin.how}, {now.origin.runs} samples, against {before.origin.how}, "
-            f"{before.origin.runs} samples."
+            f"{before.origin.runs} samples. Score it on the same data, or accept it with {ACCEPT}."
         )
-        return _open(subject, rule, limit, reason, figure=now, baseline=before)
+        return judged(subject, rule, "fail", reason, figure=now, baseline=before)
     border = before.value - limit
     fact = (
         f"score {spread(now)} is {change(now.value - before.value)} points against the accepted "
@@ -236,7 +267,7 @@ def _accuracy(subject: Subject, accepted: Accepted, limit: float) -> Judged:
             f", and only {limit:.3g} may be lost ({now.origin.how}): train longer, or accept it "
             "with `edgeprune baseline accept --reason TEXT`."
         )
-    return _judged(
+    return judged(
         subject,
         rule,
         "pass" if passed else "fail",
@@ -255,58 +286,15 @@ def _absent(key: str) -> str:
         )
     if key == "memory":
         return "it was not measured both times, and neither can it be estimated from both files"
-    return "without evaluation data nothing was scored, now or then"
-
-
-def _open(
-    subject: Subject,
-    rule: Rule,
-    limit: float,
-    reason: str,
-    *,
-    figure: Figure | None = None,
-    baseline: Figure | None = None,
-) -> Judged:
-    """Not judged. The limit is a factor or a loss, no figure, so it is left to the reason."""
-    border = (
-        f"-{limit:.3g} points" if rule == "baseline/accuracy" else f"{100 * (limit - 1):+.3g} %"
-    )
-    return _judged(
-        subject,
-        rule,
-        "not measured",
-        f"{border} isn't judged. {reason}",
-        figure=figure,
-        baseline=baseline,
+    return (
+        "it has no score, now or when it was accepted; `edgeprune compress --data` scores it, and "
+        "without data the key is to be left out"
     )
 
 
-def _judged(  # noqa: PLR0913 - the parts of a verdict
-    subject: Subject,
-    rule: Rule,
-    outcome: Outcome,
-    reason: str,
-    *,
-    figure: Figure | None = None,
-    limit: float | None = None,
-    baseline: Figure | None = None,
-    blame: tuple[str, ...] = (),
-) -> Judged:
-    case = subject.case
-    return Judged(
-        rule=rule,
-        model=case.model,
-        target=None if case.target is None else case.target.name,
-        artifact=subject.shown,
-        outcome=outcome,
-        reason=reason,
-        unit="" if figure is None else figure.unit,
-        figure=figure,
-        limit=limit,
-        baseline=baseline,
-        blame=blame,
-        place=case.limits.places.get(rule),
-    )
+def _border(key: str, limit: float) -> str:
+    """A limit in words; it is a factor or a loss, no figure, so it is left to the reason."""
+    return f"-{limit:.3g} points" if key == "accuracy" else f"{100 * (limit - 1):+.3g} %"
 
 
 def _like(figure: Figure, value: float) -> Figure:

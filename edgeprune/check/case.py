@@ -9,18 +9,47 @@ from pathlib import Path
 
 from edgeprune.artifact import Contents, contents, read
 from edgeprune.artifact import figures as counted_of
+from edgeprune.artifact.call import closed
 from edgeprune.artifact.source import shown
 from edgeprune.errors import InputError
 from edgeprune.figure import Figure
 from edgeprune.gate.judged import Place
-from edgeprune.gate.lock import Accepted, LayerSize, Machine
+from edgeprune.gate.lock import Accepted, Edge, LayerSize, Machine
 from edgeprune.project import Baseline
 from edgeprune.report.schema import Manifest
 from edgeprune.target import Budgets, Target
 
-__all__ = ["MANIFEST", "Case", "Limits", "Result", "Subject", "is_there", "layers_of", "told"]
+__all__ = [
+    "COUNTED",
+    "MANIFEST",
+    "Baselined",
+    "Case",
+    "Limits",
+    "Result",
+    "Subject",
+    "edges_of",
+    "is_there",
+    "layers_of",
+    "told",
+]
 
 MANIFEST = "manifest.json"
+COUNTED = ("bytes", "parameters", "macs", "int8_ops", "float_ops", "arena_estimate")
+"""Figures that the file itself tells, so that no manifest is believed for them."""
+
+
+@dataclass(frozen=True)
+class Baselined:
+    """The project's lock file, as far as it concerns one model on one target."""
+
+    version: int | None = None
+    """Of its schema; ``None``: there is no such file."""
+    was_there: bool = False
+    """Whether there is none, but a commit has one."""
+    known: tuple[str, ...] = ()
+    """The models that it has for the target."""
+    listed: frozenset[str] | None = None
+    """The artifacts that the project file names; ``None``: a manifest lists them."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +63,8 @@ class Limits:
     growth: Baseline = field(default_factory=Baseline)
     accepted: Mapping[str, Accepted] = field(default_factory=dict)
     """The committed baseline, by artifact."""
+    lock: Baselined = field(default_factory=Baselined)
+    """Whether there is a baseline at all."""
     places: Mapping[str, Place] = field(default_factory=dict)
     """Line of each limit, by its rule."""
 
@@ -64,6 +95,8 @@ class Case:
     """Of a file: its name in the baseline."""
     hiding: Path | None = None
     """The project's own file of a target, where it goes before a shipped one of that name."""
+    left_over: str = ""
+    """The name of a target that only the baseline has for the model: there is nothing to judge."""
 
 
 @dataclass(frozen=True)
@@ -85,6 +118,8 @@ class Subject:
     """Where latencies and memory come from."""
     ratios: tuple[Figure, ...] = ()
     """``latency_reference`` as this check measured it, once or again."""
+    anew: bool = False
+    """Whether latency and memory are of this check alone, and never of a manifest."""
 
     @cached_property
     def contents(self) -> Contents:
@@ -95,10 +130,25 @@ class Subject:
         """
         return contents(read(self.path))
 
-    @property
-    def estimate(self) -> Figure | None:
-        """``arena_estimate``, read off the file; ``None`` where it can't be told."""
-        return counted_of(self.contents).get("arena_estimate")
+    @cached_property
+    def damage(self) -> str | None:
+        """Why a file of a result can't be read; of a file that was named, that is an error.
+
+        Raises:
+            InputError: The file was named, and is no model file, or a damaged one.
+        """
+        try:
+            _ = self.contents
+        except InputError as error:
+            if self.case.result is None:
+                raise
+            return str(error)
+        return None
+
+    @cached_property
+    def counted(self) -> Mapping[str, Figure]:
+        """What is read off the file; ``macs`` and ``arena_estimate`` only if they can be told."""
+        return counted_of(self.contents)
 
     @property
     def known(self) -> dict[str, Figure]:
@@ -119,6 +169,22 @@ def layers_of(known: Contents) -> tuple[LayerSize, ...]:
         )
         for layer in known.counts.layers
     )
+
+
+def edges_of(known: Contents) -> tuple[tuple[Edge, ...], tuple[Edge, ...]]:
+    """The inputs and outputs of a file as a baseline keeps them."""
+    inputs, outputs = (
+        tuple(
+            Edge(
+                name=tensor.name,
+                shape=None if tensor.shape is None else closed(tensor.shape),
+                dtype=tensor.dtype,
+            )
+            for tensor in tensors
+        )
+        for tensors in (known.inputs, known.outputs)
+    )
+    return inputs, outputs
 
 
 def is_there(path: Path) -> bool:

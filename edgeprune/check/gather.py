@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import get_args
 
 from edgeprune.artifact.source import regular
-from edgeprune.check.case import MANIFEST, Case, Limits, Result, is_there, told
+from edgeprune.check.case import MANIFEST, Baselined, Case, Limits, Result, is_there, told
 from edgeprune.errors import InputError
 from edgeprune.gate.budgets import merge
 from edgeprune.gate.judged import Place, Rule
@@ -83,6 +83,7 @@ class _Finder:
         self._lock = lock
         self._targets: dict[str, Target] = {}
         self._names: dict[tuple[str, str], str] = {}
+        self._was_there = project is not None and lock is None and _committed(project.lock)
 
     def of_project(self) -> Iterator[Case]:
         """All cases of the project that were asked for."""
@@ -99,6 +100,17 @@ class _Finder:
                 continue
             for key in entry.targets:
                 yield from self._of_model(name, key)
+        if not (self._request.models or self._request.targets or self._request.paths):
+            yield from self._left_over()
+
+    def _left_over(self) -> Iterator[Case]:
+        """What only the baseline has; to be called after the project's own cases."""
+        assert self._project is not None
+        for model, targets in {} if self._lock is None else self._lock.models.items():
+            for target, accepted in targets.items():
+                if (model, target) not in self._names:
+                    limits = Limits(accepted=accepted)
+                    yield Case(self._project.lock, limits, model=model, left_over=target)
 
     def named(self) -> Iterator[Case]:
         """The cases of the paths that were given, each once."""
@@ -145,14 +157,8 @@ class _Finder:
             folder = project.out(name) / target.name
             yield self._loaded(replace(case, path=folder / MANIFEST))
             return
-        names = Counter(Path(each).name for each in entry.artifacts)
-        for each in entry.artifacts:
-            short = Path(each).name
-            yield replace(
-                case,
-                path=project.folder / each,
-                name=short if names[short] == 1 else Path(each).as_posix(),
-            )
+        for each, short in zip(entry.artifacts, _names(entry.artifacts), strict=True):
+            yield replace(case, path=project.folder / each, name=short)
 
     def _loaded(self, case: Case) -> Case:
         """The case with its manifest, where it is there."""
@@ -170,15 +176,23 @@ class _Finder:
     def _limits(self, name: str, key: str, target: Target) -> Limits:
         project = self._project
         assert project is not None
+        entry = project.project.models[name]
         places = {rule: self._place(project.place(name, rule, key)) for rule in get_args(Rule)}
         given = self._request.budgets
         own = {f"budget/{each}" for each in given.model_dump(exclude_none=True)}
-        accepted = {} if self._lock is None else self._lock.models.get(name, {})
+        models = {} if self._lock is None else self._lock.models
+        lock = Baselined(
+            None if self._lock is None else self._lock.schema_version,
+            self._was_there,
+            tuple(model for model, targets in models.items() if target.name in targets),
+            frozenset(_names(entry.artifacts)) if entry.artifacts else None,
+        )
         return Limits(
             merge(target.budgets, given),
             project.asked(name, key) | self._asked(),
             project.growth(name),
-            accepted.get(target.name, {}),
+            models.get(name, {}).get(target.name, {}),
+            lock,
             {rule: at for rule, at in places.items() if at is not None and rule not in own},
         )
 
@@ -228,6 +242,28 @@ class _Finder:
             near = Path() if self._project is None else self._project.folder
             self._targets[name] = find_target(name, near)
         return self._targets[name]
+
+
+def _names(artifacts: Sequence[str]) -> list[str]:
+    """What a baseline calls files: by their names, or by their paths where two have one name."""
+    names = Counter(Path(each).name for each in artifacts)
+    return [
+        Path(each).name if names[Path(each).name] == 1 else Path(each).as_posix()
+        for each in artifacts
+    ]
+
+
+def _committed(lock: Path) -> bool:
+    """Whether a lock file that isn't there stands in the last commit or the one before it."""
+    from edgeprune.git import git
+
+    for revision in ("HEAD", "HEAD^"):
+        try:
+            git(lock.parent, "cat-file", "-e", f"{revision}:./{lock.name}")
+        except InputError:  # no git, no repository, no such commit, or no such file in it
+            continue
+        return True
+    return False
 
 
 def found_in(path: Path, label: str) -> Iterator[Path]:

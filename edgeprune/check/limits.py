@@ -5,6 +5,7 @@ from typing import Literal, NamedTuple
 
 from edgeprune.check.blame import blame
 from edgeprune.check.case import Subject, layers_of
+from edgeprune.check.judging import judged
 from edgeprune.errors import InputError
 from edgeprune.gate.budgets import judge
 from edgeprune.gate.judged import Judged, Rule
@@ -28,11 +29,11 @@ class Answer(NamedTuple):
     notes: tuple[str, ...] = ()
 
 
-def against_budgets(subject: Subject) -> Answer:
+def against_budgets(subject: Subject, *, strict: bool = False) -> Answer:
     """Judge one artifact by each budget that holds for it.
 
     Of a file that edgeprune didn't make only what it shows is judged by the target's own budgets;
-    what somebody asked for is a verdict in any case.
+    what somebody asked for is a verdict in any case, and with ``strict`` so is all the rest.
     """
     case = subject.case
     target = case.target or _nowhere()
@@ -40,13 +41,13 @@ def against_budgets(subject: Subject) -> Answer:
     verdicts = judge(
         case.limits.budgets, {subject.shown: subject.figures}, target=target, device=device
     )
-    foreign = case.result is None
+    foreign = case.result is None and not strict
     silent = [
         verdict.budget
         for verdict in verdicts
         if foreign and verdict.outcome == "not measured" and verdict.budget not in case.limits.asked
     ]
-    judged = [_judged(subject, each) for each in verdicts if each.budget not in silent]
+    found = [_judged(subject, each) for each in verdicts if each.budget not in silent]
     notes = []
     if silent:
         notes.append(
@@ -54,7 +55,7 @@ def against_budgets(subject: Subject) -> Answer:
             f"{'isn' if len(silent) == 1 else 'aren'}'t judged: a file alone doesn't tell "
             "(--measure tells latency and memory, a manifest of edgeprune compress all)."
         )
-    return Answer(tuple(judged), tuple(notes))
+    return Answer(tuple(found), tuple(notes))
 
 
 def grown(subject: Subject, by: Literal["bytes", "macs"]) -> tuple[str, ...]:
@@ -76,21 +77,17 @@ def _nowhere() -> Target:
 
 def _judged(subject: Subject, verdict: Verdict) -> Judged:
     rule = _RULES[verdict.budget]
-    case = subject.case
-    accepted = case.limits.accepted.get(subject.name)
-    return Judged(
-        rule=rule,
-        model=case.model,
-        target=None if case.target is None else case.target.name,
-        artifact=subject.shown,
-        outcome=verdict.outcome,
-        reason=verdict.reason,
+    accepted = subject.case.limits.accepted.get(subject.name)
+    return judged(
+        subject,
+        rule,
+        verdict.outcome,
+        verdict.reason,
         unit=verdict.unit,
         figure=verdict.figure,
         limit=verdict.limit,
         baseline=accepted.figures.get("bytes") if accepted and rule == "budget/size" else None,
         blame=_blame(subject, verdict) if verdict.outcome == "fail" else (),
-        place=case.limits.places.get(rule),
     )
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from edgeprune.artifact.source import digest
+from edgeprune.check.case import COUNTED
 from edgeprune.check.subjects import machine_of
 from edgeprune.errors import InputError
 from edgeprune.gate.lock import Machine
@@ -35,6 +36,8 @@ _LONGER = 2
 """Times as many blocks with each repetition of times and memory."""
 _LEAST = 2.0
 """Seconds that a file needs beside the reference model; with less not one run is done."""
+_KEPT = (*COUNTED, "score", "drop")
+"""Figures that measuring again doesn't give."""
 _WITH_AGENT = ("local", "ssh")
 
 
@@ -70,7 +73,7 @@ def measured(
     """
     done: list[Subject] = []
     notes: list[str] = []
-    for group in _groups(subjects):
+    for group in _groups(map(_bare, subjects)):
         work = _Work(group, measuring)
         done += work.repeat(judge)
         notes += work.notes()
@@ -209,7 +212,7 @@ class _Work:
         return replace(
             subject,
             figures={**subject.figures, **new},
-            device=new if evidence else subject.device,
+            device=new if evidence else None,
             machine=machine_of(new) or subject.machine,
         )
 
@@ -225,6 +228,12 @@ class _Work:
             ratios=ratios,
             machine=Machine(description=last.machine, fingerprint=last.fingerprints[name]),
         )
+
+
+def _bare(subject: Subject) -> Subject:
+    """The artifact without what was measured before, which this check is to do itself."""
+    kept = {key: figure for key, figure in subject.figures.items() if key in _KEPT}
+    return replace(subject, figures=kept, device=None, machine=None, anew=True)
 
 
 def _is_judged(missing: str) -> bool:

@@ -6,10 +6,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from edgeprune import __version__
-from edgeprune.check.baseline import against_baseline, gone
+from edgeprune.check.baseline import against_baseline
 from edgeprune.check.case import Case, Subject, told
+from edgeprune.check.fits import against_target
 from edgeprune.check.limits import Answer, against_budgets
 from edgeprune.check.measuring import Measuring, measured
+from edgeprune.check.missing import gone
 from edgeprune.check.subjects import read_all
 from edgeprune.gate.judged import CheckReport, Judged
 from edgeprune.report.text import plain, show
@@ -40,11 +42,15 @@ def check(
         InputError: A file is no model file, or a damaged one, or can't be measured.
         DeviceError: The device can't be reached.
     """
+
+    def judge(subjects: tuple[Subject, ...]) -> Answer:
+        return _judge(subjects, rules)
+
     read = read_all(cases, here)
     subjects, notes = read.subjects, tuple[str, ...]()
     if measuring is not None:
-        subjects, notes = measured(subjects, measuring, _judge)
-    answer = _judge(subjects)
+        subjects, notes = measured(subjects, measuring, judge)
+    answer = judge(subjects)
     return CheckReport(
         judged=(*read.judged, *answer.judged, *gone(cases, here)),
         strict=rules.strict,
@@ -59,11 +65,15 @@ def check(
     )
 
 
-def _judge(subjects: tuple[Subject, ...]) -> Answer:
+def _judge(subjects: tuple[Subject, ...], rules: Rules) -> Answer:
     judged: list[Judged] = []
     notes: list[str] = []
     for subject in subjects:
-        for answer in (against_budgets(subject), against_baseline(subject)):
+        for answer in (
+            Answer(tuple(against_target(subject))),
+            against_budgets(subject, strict=rules.strict),
+            against_baseline(subject),
+        ):
             judged += answer.judged
             notes += answer.notes
     return Answer(tuple(judged), tuple(notes))
@@ -85,9 +95,9 @@ def _unjudged(subjects: tuple[Subject, ...], judged: tuple[Judged, ...]) -> list
     return [
         f"{subject.shown}: no limit is set for it (--target, --max-size or a project file); it has "
         + ", ".join(
-            f"{key.replace('_', ' ')} {show(subject.figures[key])}"
+            f"{key.replace('_', ' ')} {show(subject.counted[key])}"
             for key in ("bytes", "parameters", "macs", "arena_estimate")
-            if key in subject.figures
+            if key in subject.counted
         )
         for subject in subjects
         if subject.shown not in known

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from edgeprune.artifact import contents, digest, figures, read
 from edgeprune.check import integrity
-from edgeprune.check.case import Case, Result, Subject, is_there, told
+from edgeprune.check.case import COUNTED, Case, Result, Subject, is_there, told
 from edgeprune.figure import Figure, counted
 from edgeprune.gate.judged import Judged
 from edgeprune.gate.lock import Machine
@@ -36,6 +36,8 @@ def read_all(cases: tuple[Case, ...], here: Path) -> Read:
     subjects: list[Subject] = []
     judged: list[Judged] = []
     for case in cases:
+        if case.left_over:
+            continue  # told with what else the baseline has and the project hasn't
         if case.result is not None:
             found = integrity.inspect(case, here)
             judged += found.judged
@@ -66,7 +68,7 @@ def _of_result(case: Case, result: Result, found: integrity.Integrity, here: Pat
         own: dict[str, Figure] = {}
         device = None
         if name in found.genuine:  # else the manifest's figures are about another file
-            own = dict(result.manifest.figures.get(name, {}))
+            own = _uncounted(result.manifest.figures.get(name, {}))
             device = _evidence(case, result, name)
         size = found.sizes.get(name, path.stat().st_size)
         own["bytes"] = counted(size, "B", "size of the file")
@@ -82,20 +84,26 @@ def _evidence(case: Case, result: Result, name: str) -> dict[str, Figure] | None
     """What counts for the target's own budgets: as `edgeprune compress` judges them."""
     device = result.manifest.device
     if device is not None:
-        return dict(device.figures.get(name, {})) if device.refused is None else None
+        return _uncounted(device.figures.get(name, {})) if device.refused is None else None
     local = case.target is not None and case.target.reach.how == "local"
-    return dict(result.manifest.figures.get(name, {})) if local else None
+    return _uncounted(result.manifest.figures.get(name, {})) if local else None
+
+
+def _uncounted(stated: Mapping[str, Figure]) -> dict[str, Figure]:
+    """The figures of a manifest that its file doesn't tell itself."""
+    return {key: figure for key, figure in stated.items() if key not in COUNTED}
 
 
 def _of_file(case: Case, here: Path) -> Subject:
     known = contents(read(case.path))
+    counted_there = figures(known)
     subject = Subject(
         case,
         case.path,
         case.name,
         told(case.path, here),
         digest(case.path),
-        figures(known),
+        counted_there,
     )
-    subject.__dict__["contents"] = known  # what the cached property would read again
+    subject.__dict__.update(contents=known, counted=counted_there)  # read once
     return subject

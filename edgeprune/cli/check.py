@@ -39,8 +39,9 @@ _EXAMPLES = """Examples:
 
   edgeprune check --measure --device ssh://pi@board -f junit -o report.xml
 
-Exit codes: 0 nothing failed; 1 a limit is broken, a manifest doesn't fit its files, or a budget
-could not be measured; 2 bad usage, or a file that can't be read.
+Exit codes: 0 nothing failed; 1 a limit is broken, a runtime doesn't take a file, a manifest doesn't
+fit its files, a baseline is gone, or a budget could not be measured; 2 bad usage, or a file that
+can't be read.
 """
 
 Paths = Annotated[
@@ -64,13 +65,14 @@ Targets = Annotated[
     ),
 ]
 Strict = Annotated[
-    bool, typer.Option("--strict", help="What is inconclusive or not measured fails.")
+    bool,
+    typer.Option("--strict", help="What is inconclusive, or asked for and not judged, fails."),
 ]
 AllowUnmeasured = Annotated[
     bool,
     typer.Option(
         "--allow-unmeasured",
-        help="A budget that could not be measured is a warning only.",
+        help="Latency and memory that no device measured are a warning only.",
         rich_help_panel=opt.BUDGETS,
     ),
 ]

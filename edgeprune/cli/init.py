@@ -382,5 +382,5 @@ def _tell(path: Path, answers: starter.Answers) -> None:
     typer.echo("Next:")
     if answers.model:
         typer.echo("  edgeprune compress           make the artifacts")
-    typer.echo("  edgeprune check              hold them against the limits")
     typer.echo('  edgeprune baseline accept --reason "first"')
+    typer.echo("  edgeprune check              hold them against these and the limits")

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from edgeprune.figure import Figure
 from edgeprune.gate.verdict import Outcome
 
-__all__ = ["CheckReport", "Judged", "Place", "Rule"]
+__all__ = ["ON_DEVICE", "CheckReport", "Judged", "Place", "Rule"]
 
 Rule = Literal[
     "budget/size",
@@ -19,13 +19,28 @@ Rule = Literal[
     "baseline/latency",
     "baseline/memory",
     "baseline/accuracy",
+    "baseline/macs",
+    "baseline/parameters",
+    "baseline/arena",
+    "baseline/shapes",
+    "baseline/missing",
+    "target/format",
+    "target/numerics",
+    "target/operators",
+    "target/memory",
     "integrity/missing",
     "integrity/hash",
     "integrity/edited",
     "integrity/origin",
 ]
 """What was judged: a limit of its own (``budget``), a limit against the committed baseline
-(``baseline``), or whether the manifest and its files belong together (``integrity``)."""
+(``baseline``), whether the target's runtime takes the file (``target``), or whether the manifest
+and its files belong together (``integrity``)."""
+
+ON_DEVICE: frozenset[Rule] = frozenset(
+    {"budget/latency", "budget/memory", "baseline/latency", "baseline/memory"}
+)
+"""Rules whose figures only a device gives, so that they may be missing where there is none."""
 
 
 class _Frozen(BaseModel):
@@ -77,7 +92,8 @@ class CheckReport(_Frozen):
     strict: bool = False
     """Whether what is inconclusive or not measured counts as a failure."""
     allow_unmeasured: bool = False
-    """Whether a budget that could not be measured is a warning only, with ``strict`` too."""
+    """Whether latency and memory that no device measured are a warning only, with ``strict`` too.
+    Nothing else is waived by it: a file or its manifest tells all the rest."""
     notes: tuple[str, ...] = ()
     when: str
     """ISO 8601, UTC."""
@@ -98,7 +114,7 @@ class CheckReport(_Frozen):
 
     def _fails(self, judged: Judged) -> bool:
         if judged.outcome == "not measured":
-            # What a device must keep isn't passed by not looking; a baseline may not be there yet.
-            budget = judged.rule.startswith("budget/")
-            return (self.strict or budget) and not self.allow_unmeasured
+            # What a device must keep isn't passed by not looking.
+            waived = self.allow_unmeasured and judged.rule in ON_DEVICE
+            return (self.strict or judged.rule.startswith("budget/")) and not waived
         return judged.outcome == "fail" or (self.strict and judged.outcome == "inconclusive")

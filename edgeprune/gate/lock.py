@@ -14,7 +14,7 @@ from edgeprune.artifact.source import opened
 from edgeprune.errors import ConfigError
 from edgeprune.figure import Figure
 
-__all__ = ["Accepted", "LayerSize", "Lock", "Machine", "read_lock"]
+__all__ = ["Accepted", "Edge", "LayerSize", "Lock", "Machine", "read_lock"]
 
 
 _LARGEST = 2**24
@@ -51,6 +51,15 @@ def _ordered(figure: Figure) -> Figure:
     return figure
 
 
+class Edge(_Frozen):
+    """An input or output of an artifact."""
+
+    name: str
+    shape: tuple[int | None, ...] | None
+    """``None`` is a size that is left open; as a whole: not even the rank is known."""
+    dtype: str
+
+
 class Accepted(_Frozen):
     """One artifact as it was accepted."""
 
@@ -59,6 +68,9 @@ class Accepted(_Frozen):
     """``bytes``, ``parameters``, ``macs``, ``arena_estimate``, ``score``; where it was measured
     also ``latency_p50``, ``memory_peak`` ... and ``latency_reference`` (x): its latency over that
     of the reference model, round by round."""
+    inputs: tuple[Edge, ...] | None = None
+    outputs: tuple[Edge, ...] | None = None
+    """``None``: not known then, as in files of schema version 1."""
     layers: tuple[LayerSize, ...] = ()
     machine: Machine | None = None
 
@@ -66,7 +78,8 @@ class Accepted(_Frozen):
 class Lock(_Frozen):
     """The whole file."""
 
-    schema_version: Literal[1] = 1
+    schema_version: Literal[1, 2] = 2
+    """1 is read and never written: it has no ``inputs`` and ``outputs``."""
     accepted: str
     """When; ISO 8601, UTC."""
     reason: str

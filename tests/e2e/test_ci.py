@@ -31,6 +31,7 @@ def team(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     save(folder / "kws.onnx", quantized())
     monkeypatch.chdir(folder)
     assert main(["init", "--artifacts", "kws.onnx", "--target", "rpi4", "--max-size", "2kB"]) == 0
+    assert main(["baseline", "accept", "--reason", "first"]) == 0
     return folder
 
 

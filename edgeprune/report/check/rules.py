@@ -73,6 +73,56 @@ RULES: dict[Rule, Help] = {
         "The score hasn't fallen past what the baseline allows.",
         f"The score on the evaluation data against that in `edgeprune.lock.json`. {_AGAIN}",
     ),
+    "baseline/macs": Help(
+        "MacsBaseline",
+        "The multiply-accumulates haven't grown past what the baseline allows.",
+        f"Those counted in the file against those in `edgeprune.lock.json`. {_AGAIN}",
+    ),
+    "baseline/parameters": Help(
+        "ParametersBaseline",
+        "The parameters haven't grown past what the baseline allows.",
+        f"Those counted in the file against those in `edgeprune.lock.json`. {_AGAIN}",
+    ),
+    "baseline/arena": Help(
+        "ArenaBaseline",
+        "The estimated activation memory hasn't grown past what the baseline allows.",
+        f"What the file's tensors take against that in `edgeprune.lock.json`. {_AGAIN}",
+    ),
+    "baseline/shapes": Help(
+        "ShapesBaseline",
+        "Inputs and outputs have the shapes and types that were accepted.",
+        "Those of the file against those in `edgeprune.lock.json`. Where the change is meant, "
+        "`edgeprune baseline accept` takes the new ones with a reason.",
+    ),
+    "baseline/missing": Help(
+        "MissingBaseline",
+        "What is judged against a baseline has one, and what the baseline has is still there.",
+        "A lock file, model or artifact that is gone would end what it is judged by. Put it back, "
+        "or let `edgeprune baseline accept` take the project as it is, with a reason.",
+    ),
+    "target/format": Help(
+        "TargetFormat",
+        "The target has a runtime for files of this format.",
+        "The format of the file against those of the target's runtimes. Use a file that it takes.",
+    ),
+    "target/numerics": Help(
+        "TargetNumerics",
+        "The layers compute in numbers that the target's runtime takes.",
+        "The types that the file's layers multiply in against the runtime's `numerics`. Quantize "
+        "the model to one of these.",
+    ),
+    "target/operators": Help(
+        "TargetOperators",
+        "The target's runtime has kernels for all operators.",
+        "The operators of the file against the runtime's list. Replace them in the model, or name "
+        "them in the target's `custom` if your build of the runtime has them.",
+    ),
+    "target/memory": Help(
+        "TargetMemory",
+        "The estimated activation memory fits the target.",
+        "What the file's tensors take at least, planned without the runtime, against the limit of "
+        "a microcontroller's arena or the memory of the device. Prune more, or use smaller inputs.",
+    ),
     "integrity/missing": Help(
         "MissingFile",
         "Each file that a manifest names is there.",

@@ -9,7 +9,7 @@ from typing import Literal
 from urllib.parse import quote
 
 from edgeprune.figure import counted
-from edgeprune.gate.judged import CheckReport, Judged
+from edgeprune.gate.judged import ON_DEVICE, CheckReport, Judged
 from edgeprune.gate.verdict import Outcome
 from edgeprune.report.text import plain, show
 
@@ -69,10 +69,12 @@ def answer(report: CheckReport) -> str:
 
 def _why(report: CheckReport) -> str:
     """Why something fails that didn't break its limit."""
-    kinds = {each.outcome for each in report.failed} - {"fail"}
-    if kinds and report.strict:
+    undecided = [each for each in report.failed if each.outcome != "fail"]
+    if undecided and report.strict:
         return " (what is not decided fails with --strict)"
-    return " (a budget that isn't measured is no pass; --allow-unmeasured accepts it)" * bool(kinds)
+    if any(each.rule in ON_DEVICE for each in undecided):
+        return " (what no device measured is no pass; --allow-unmeasured accepts it)"
+    return ""
 
 
 def owner(judged: Judged) -> str:

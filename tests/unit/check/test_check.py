@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -99,7 +100,8 @@ def test_a_commit_that_only_retrains_passes(
     assert {each["rule"] for each in report["judged"]} == {
         *(f"integrity/{name}" for name in ("missing", "hash", "edited", "origin")),
         *(f"budget/{name}" for name in ("size", "latency", "memory", "drop")),
-        *(f"baseline/{name}" for name in ("size", "latency", "memory", "accuracy")),
+        *(f"baseline/{name}" for name in ("size", "latency", "memory", "accuracy", "shapes")),
+        *(f"target/{name}" for name in ("numerics", "operators", "memory")),
     }
 
 
@@ -237,25 +239,34 @@ def test_an_artifact_that_the_baseline_has_and_the_result_has_not(
     files = data["models"]["net"]["rpi4"]
     files["model.tflite"] = files["model.onnx"]
     lock.write_text(json.dumps(data))
-    code, report = found(capsys)
-    (gone,) = (each for each in report["judged"] if each["outcome"] == "not measured")
-    assert code == 0
-    assert gone["artifact"] == "out/net/rpi4/model.tflite"
-    assert "the result hasn't any more" in gone["reason"]
-    assert gone["place"]["line"] == 9
-    assert found(capsys, "--strict")[0] == 1
+    for options in ((), ("--allow-unmeasured",), ("--strict",)):
+        code, report = found(capsys, *options)
+        (gone,) = (each for each in report["judged"] if each["outcome"] == "fail")
+        assert code == 1
+        assert gone["rule"] == "baseline/missing"
+        assert gone["artifact"] == "out/net/rpi4/model.tflite"
+        assert "the result hasn't any more" in gone["reason"]
+        assert "edgeprune baseline accept" in gone["reason"]
+        assert gone["place"]["line"] == 9
 
 
-def test_scores_on_other_data_are_not_compared(
-    results: Path, capsys: pytest.CaptureFixture[str]
+def one_run(data: dict[str, Any]) -> None:
+    data["figures"]["model.onnx"]["score"]["origin"]["runs"] = 1
+
+
+def no_score(data: dict[str, Any]) -> None:
+    del data["figures"]["model.onnx"]["score"]
+
+
+@pytest.mark.parametrize("change", [one_run, no_score])
+def test_a_score_that_cannot_be_compared_fails(
+    results: Path, capsys: pytest.CaptureFixture[str], change: Callable[[dict[str, Any]], None]
 ) -> None:
-    def change(data: dict[str, Any]) -> None:
-        data["figures"]["model.onnx"]["score"]["origin"]["runs"] = 5
-
-    made.result(results / "out/net/rpi4", score=50.0, change=change)
-    code, report = found(capsys)
-    assert code == 0
-    assert by_rule(report)["baseline/accuracy"]["outcome"] == "not measured"
+    made.result(results / "out/net/rpi4", change=change)
+    for options in ((), ("--allow-unmeasured",)):
+        code, report = found(capsys, *options)
+        assert code == 1
+        assert by_rule(report)["baseline/accuracy"]["outcome"] == "fail"
 
 
 def test_a_result_that_is_not_there_fails(
@@ -425,7 +436,7 @@ def test_the_markdown_goes_to_the_summary_of_the_job(
     assert main(["check", "--format", "markdown", "--output", "report.md"]) == 0
     text = (results / "report.md").read_text()
     assert summary.read_text() == f"before\n{text}"
-    assert "all 12 checks passed" in capsys.readouterr().out
+    assert "all 16 checks passed" in capsys.readouterr().out
 
 
 def test_a_report_replaces_nothing_unasked(
@@ -484,7 +495,7 @@ def test_a_terminal_of_ascii_is_no_error(results: Path) -> None:
         env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "ascii"},
     )
     assert (done.returncode, done.stderr) == (0, b"")
-    assert b"all 12 checks passed" in done.stdout
+    assert b"all 16 checks passed" in done.stdout
 
 
 def test_folders_of_results_and_targets(repo: Path, capsys: pytest.CaptureFixture[str]) -> None:

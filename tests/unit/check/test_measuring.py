@@ -12,7 +12,7 @@ from edgeprune.check.accept import accept, present
 from edgeprune.check.measuring import LOOKS, Measuring
 from edgeprune.errors import InputError
 from edgeprune.figure import Figure
-from edgeprune.gate.judged import CheckReport
+from edgeprune.gate.judged import CheckReport, Judged
 from edgeprune.measure.profile import here
 from edgeprune.measure.reference import Referenced
 from edgeprune.measure.result import Profile
@@ -97,6 +97,10 @@ def run(
     return check(gather(Request(), folder, project, lock), folder, Rules(), measuring)
 
 
+def latency(report: CheckReport) -> list[Judged]:
+    return [each for each in report.judged if each.rule == "baseline/latency"]
+
+
 def test_only_what_a_limit_is_about_is_measured(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -136,7 +140,7 @@ def test_a_ratio_is_looked_at_twice_at_most(folder: Path, monkeypatch: pytest.Mo
     device = Scripted([], [ratio(1.05, 0.02)])
     report = run(folder, GROWTH, device, monkeypatch, accepted=ratio(1.0, 0.01))
     assert device.looks == LOOKS
-    assert [each.outcome for each in report.judged] == ["inconclusive"]
+    assert [each.outcome for each in latency(report)] == ["inconclusive"]
     slower = Scripted([], [ratio(1.15, 0.01)])
     report = run(folder, GROWTH, slower, monkeypatch, accepted=ratio(1.0, 0.01))
     assert slower.looks == 1
@@ -151,7 +155,7 @@ def test_a_second_look_is_judged_with_the_first(
     device = Scripted([], [ratio(1.12, 0.06), ratio(1.0, 0.02)])
     report = run(folder, GROWTH, device, monkeypatch, accepted=ratio(1.0, 0.005))
     assert device.looks == 2
-    assert report.judged[0].outcome == "inconclusive"
+    assert latency(report)[0].outcome == "inconclusive"
 
 
 def test_what_was_measured_on_another_machine_is_no_evidence(
@@ -185,3 +189,75 @@ def test_a_file_that_is_replaced_meanwhile_is_refused(
 
     with pytest.raises(InputError, match=r"net\.onnx: changed while it was measured"):
         run(folder, GROWTH, Replacing([], [ratio(1.0, 0.01)]), monkeypatch)
+
+
+class Failing(Scripted):
+    """A device that has no time, or doesn't take the file."""
+
+    def profile(self, files: Any, options: ProfileOptions, *_: Any, **__: Any) -> Profile:
+        self.clock += options.time_limit + 1
+        missing = tuple(f"{name}: latency: the time limit left no time for it" for name in files)
+        return Profile({name: {} for name in files}, missing, (), "here")
+
+    def measure_reference(self, files: Any, *_: Any, **__: Any) -> Referenced:
+        self.clock += 5
+        return Referenced({}, "here", {}, not_measured=("no time",))
+
+
+def forged(data: dict[str, Any]) -> None:
+    """A latency of a microsecond, wherever a manifest may tell it."""
+    short = made.timed(1e-6, 1e-6, 1e-6).model_dump(mode="json")
+    ratio = {**short, "value": 0.001, "low": 0.001, "high": 0.001, "unit": "x"}
+    memory = data["device"]["figures"]["model.onnx"]["memory_peak"]
+    for table in (data["figures"]["model.onnx"], data["device"]["figures"]["model.onnx"]):
+        table.update(latency_p50=short, latency_reference=ratio, memory_peak=memory)
+
+
+@pytest.mark.parametrize("target", ["rpi4", "host"])
+def test_the_manifests_own_figure_never_stands_for_one_that_was_not_measured(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, target: str
+) -> None:
+    device = Failing([], [])
+
+    def of_target(data: dict[str, Any]) -> None:
+        forged(data)
+        data["target"] = target
+
+    made.result(folder / "out" / "net" / target, change=of_target)
+    text = made.PROJECT.replace("rpi4", target) + f"[models.net.budgets.{target}]\nlatency='5ms'\n"
+    (folder / "edgeprune.toml").write_text(text)
+    monkeypatch.setattr("edgeprune.measure.profile.profile", device.profile)
+    monkeypatch.setattr("edgeprune.measure.reference.measure_reference", device.measure_reference)
+    project = find_project(folder)
+    cases = gather(Request(), folder, project, None)
+    measuring = Measuring(lambda _: here(), Silent(), ProfileOptions(time_limit=5))
+    subjects, _ = present(cases, folder)
+    lock = accept(subjects, None, whole=True, reason="r", when=made.WHEN)
+    cases = gather(Request(), folder, project, lock)
+    rules = {each.rule: each for each in check(cases, folder, Rules(), measuring).judged}
+    assert rules["budget/latency"].outcome == "not measured"
+    assert rules["budget/latency"].figure is None
+    assert target == "host" or rules["budget/memory"].outcome == "not measured"
+    assert rules["baseline/latency"].outcome == "not measured"
+    assert rules["baseline/memory"].outcome == "pass"
+    assert rules["baseline/memory"].figure is not None
+    assert rules["baseline/memory"].figure.origin.kind == "estimated"
+    assert check(cases, folder, Rules(), measuring).failed
+    # nor does it become the baseline
+    again, _ = present(cases, folder, measuring)
+    (entry,) = (
+        accept(again, None, whole=True, reason="r", when=made.WHEN).models["net"][target].values()
+    )
+    assert not {"latency_p50", "latency_reference", "memory_peak"} & set(entry.figures)
+    assert entry.machine is None
+
+
+def test_a_manifests_figure_is_called_the_manifests(folder: Path) -> None:
+    made.result(folder / "out/net/rpi4")
+    (folder / "edgeprune.toml").write_text(made.PROJECT)
+    cases = gather(Request(), folder, find_project(folder), None)
+    reasons = {each.rule: each.reason for each in check(cases, folder, Rules()).judged}
+    assert "its manifest's; --measure takes one anew" in reasons["budget/latency"]
+    assert "its manifest's; --measure takes one anew" in reasons["budget/memory"]
+    assert "The figure is its manifest's." in reasons["budget/drop"]
+    assert "manifest" not in reasons["budget/size"]
