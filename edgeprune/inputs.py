@@ -17,7 +17,7 @@ from edgeprune.model.program import tensors
 from edgeprune.model.run import Arrays
 from edgeprune.profiler.machine import describe
 from edgeprune.progress import Progress
-from edgeprune.quantize import Choice, candidates
+from edgeprune.quantize import Choice, candidates, check_halves
 
 __all__ = ["choose_numerics", "load_model", "make_judge", "open_inputs", "require_float", "watch"]
 
@@ -74,16 +74,20 @@ def choose_numerics(job: Job, dense: Model, data: Data | None) -> tuple[Choice, 
     """What the model's numbers may be and why, best first.
 
     Raises:
-        InputError: What was asked for isn't accepted by the target, or can't be calibrated.
+        InputError: What was asked for isn't accepted by the target, can't be calibrated, or
+            can't hold the model's weights.
         ConfigError: The target has no runtime for a format, or none that suits all formats.
     """
-    return candidates(
+    found = candidates(
         dense,
         job.recipe.quantize,
         job.target,
         calibrated=data is not None,
         formats=job.recipe.export.formats,
     )
+    if {choice.numerics for choice in found} == {"fp16"}:
+        check_halves(dense, data)
+    return found
 
 
 def make_judge(dense: Model, context: Context) -> Judge | None:

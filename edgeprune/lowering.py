@@ -85,7 +85,8 @@ def _try(
     try:
         stage = partial(quantize, choice=choice)
         small = run.step("quantize", stage, recipe.quantize, trained, variant=variant)
-        final = run.step("export", export, recipe.export, small, variant=variant)
+        against = partial(export, reference=trained.model)
+        final = run.step("export", against, recipe.export, small, variant=variant)
     except (OutputError, MissingExtra):  # no other numerics would help
         raise
     except (CheckFailed, InputError) as error:

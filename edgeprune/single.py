@@ -71,7 +71,7 @@ def export_files(task: Task, options: ExportOptions, progress: Progress) -> Stag
         check_place(task.output / f"model.{form}", overwrite=task.overwrite, parents=True)
     with staged(task.output) as folder:
         model, context = _open(task, folder, progress)
-        _, report = export(model, options, context)
+        _, report = export(model, options, context, context.dense)
         figures, judge = weigh(model), make_judge(context.dense or model, context)
         if judge is not None and context.data is not None:
             for artifact in report.artifacts:

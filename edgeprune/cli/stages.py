@@ -39,6 +39,14 @@ Teacher = Annotated[
 ]
 
 
+Reference = Annotated[
+    Path | None,
+    typer.Option(
+        "--reference",
+        metavar="MODEL",
+        help="The float model that MODEL was quantized from: files are held against it too.",
+    ),
+]
 Held = Annotated[
     Path | None,
     typer.Option(
@@ -176,6 +184,7 @@ def export(
     trust_pickle: opt.TrustOption = False,
     target: opt.TargetOption = "host",
     recipe: opt.RecipeOption = None,
+    reference: Reference = None,
     format: opt.FormatOption = None,
     batch: opt.BatchOption = None,
     overwrite: opt.OverwriteOption = False,
@@ -189,6 +198,8 @@ def export(
     source = asked.source(model, arch, input_shape, trust_pickle)
     own = asked.data_source(data, limit)
     task = _task(source, own, target, output, overwrite, chosen.seed, threads)
+    if reference is not None:
+        task = replace(task, teacher=replace(source, path=reference))
     from edgeprune.single import export_files
 
     report = export_files(task, chosen.export, progress())

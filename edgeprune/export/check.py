@@ -1,32 +1,33 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Hold an artifact against the model that it was made from.
+"""Hold an artifact against the model that it was made from, and against the float ones before it.
 
-Both are run on the same batches. The figures are over all samples and outputs; the limits are kept
-by each output on its own, so that a large one can't hide a small one.
+All are run on the same batches. Limits are kept by each output, and by each part of one that has a
+range of its own, so that a large one can't hide a small one.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import inf
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
-from edgeprune.errors import CheckFailed
+from edgeprune.errors import CheckFailed, ModelError
+from edgeprune.export.closeness import Row, rows
 from edgeprune.export.counts import Counts, op_counts
 from edgeprune.export.feed import artifact_runner
 from edgeprune.model import Model, runner
+from edgeprune.model.finite import faulty_samples
 from edgeprune.recipe import Numerics
-from edgeprune.report.schema import Check
+from edgeprune.report.schema import Check, Closeness, Reference
 
-__all__ = ["LIMITS", "Limit", "check", "compare", "judge_integers"]
+__all__ = ["LIMITS", "Expected", "Limit", "check", "compare", "expect", "judge_integers", "worse"]
 
 Array = np.ndarray[Any, Any]
 Arrays = tuple[Array, ...]
-Run = Callable[[Arrays], Arrays]
 
 
 @dataclass(frozen=True)
@@ -34,75 +35,144 @@ class Limit:
     """What an output must keep."""
 
     sqnr_db: float
-    """Float outputs: signal to noise."""
+    """Float outputs against the model that the file was made from: signal to noise."""
     agreement: float
-    """Integer outputs: share of equal elements."""
+    """Integer outputs against that model: share of equal elements."""
+    float_db: float
+    """Float outputs against the float model before quantization."""
+    part_db: float
+    """A part of an output with a range of its own, against either."""
+    equal_db: float
+    """Above it two files of one model count as equally good, however far they are apart."""
     max_relative_error: float | None = None
     """Float outputs: largest error over the largest magnitude."""
 
 
 # Figures of CNNs of 5 and 12 layers, ResNet-8, a trained ResNet-20, a ViT and a BERT, in both
-# runtimes.
+# runtimes: first against the model that the file was made from, then against the float one.
 LIMITS: dict[Numerics, Limit] = {
     # Only the order of sums differs: 125 to 142 dB, 1e-6 of the largest magnitude.
-    "fp32": Limit(60.0, 0.99, 1e-3),
+    "fp32": Limit(60.0, 0.99, 60.0, 40.0, 100.0, 1e-3),
     # The model has rounded weights already: above 125 dB where activations are float, 66 to 94
-    # where they are halves too.
-    "fp16": Limit(40.0, 0.98),
+    # where they are halves too. Against float: 62 to 82.
+    "fp16": Limit(40.0, 0.98, 40.0, 30.0, 55.0),
     # Runtimes round half steps otherwise than torch, and each flip runs on through the network: 31
     # to 60 dB for CNNs and BERT; 20 for an untrained ViT in XNNPACK, whose class token is one step
-    # large, while LiteRT's own kernels give 27. Garbage gives below 10.
-    "int8": Limit(15.0, 0.90),
+    # large, while LiteRT's own kernels give 27. Garbage gives below 10. Against float: 24 to 39.
+    "int8": Limit(15.0, 0.90, 12.0, 8.0, 40.0),
     # The model has rounded weights and float activations, so this is the whole loss of rounding
     # activations at run time: 38 to 56 dB, with one scale a tensor 37 to 50. Garbage: 0 to 2.
-    "int8-dynamic": Limit(25.0, 0.90),
+    # Against float: 30 to 48.
+    "int8-dynamic": Limit(25.0, 0.90, 20.0, 15.0, 40.0),
     # Weights lie on the stored grid: above 125 dB; 42 to 50 where onnxruntime itself stores float
-    # scales in blocks, 45 where a weight was not rounded before.
-    "int8-weights": Limit(35.0, 0.95),
+    # scales in blocks, 45 where a weight was not rounded before. Against float: 38 to 54.
+    "int8-weights": Limit(35.0, 0.95, 25.0, 20.0, 40.0),
 }
 _MOVES = 0.05
 """Share of an output's magnitude by which it must vary over samples to be asked to vary at all."""
 _STANDS_STILL = 0.01
 """Share of the model's variation below which an artifact's output counts as constant."""
+_FLOAT_AGREEMENT = 0.5
+"""Of integer outputs with the float model's: below it they are guesses."""
+_APART_DB = 10.0
+"""Two files of one model that differ by more aren't both right."""
+_AGAINST: dict[Reference, str] = {
+    "model": "its model",
+    "float": "the float model before quantization",
+    "dense": "the dense model",
+}
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What models answer to the batches that artifacts are run on."""
+
+    batches: Sequence[Arrays]
+    inputs: Literal["evaluation data", "random"]
+    """Where the batches come from."""
+    names: tuple[str, ...]
+    """Of the outputs."""
+    outputs: Mapping[Reference, tuple[Array, ...]]
+
+
+def expect(
+    model: Model,
+    batches: Sequence[Arrays],
+    inputs: Literal["evaluation data", "random"],
+    *,
+    reference: Model | None = None,
+    dense: Model | None = None,
+    threads: int = 1,
+) -> Expected:
+    """Run the models that artifacts of ``model`` are to be held against.
+
+    Args:
+        model: What they are written from.
+        batches: Its inputs, samples at index 0.
+        inputs: Where they come from.
+        reference: The float model that a quantized one was made from.
+        dense: The model before any stage.
+        threads: While they run.
+
+    Raises:
+        ModelError: A float model gives NaN or infinity, or other outputs than ``model``.
+        CheckFailed: The quantized one does, though its float model doesn't.
+    """
+    models: dict[Reference, Model | None] = {"dense": dense, "float": reference, "model": model}
+    if model.numerics == "fp32":
+        del models["float"]
+    if dense is model or ("float" in models and dense is reference):
+        del models["dense"]
+    names = tuple(output.name for output in model.outputs)
+    outputs: dict[Reference, tuple[Array, ...]] = {}
+    for kind, each in models.items():
+        if each is None:
+            continue
+        outputs[kind] = _run(runner(each, threads), batches)
+        told = faulty_samples([outputs[kind]], names)
+        if told and each.numerics == "fp32":
+            made_up = "; these inputs are made up: give --data" if inputs == "random" else ""
+            raise ModelError(f"the {'dense ' if kind == 'dense' else ''}model: {told}{made_up}")
+        if told:
+            raise CheckFailed(f"quantize: in {each.numerics} {told}")
+    _require_alike(outputs)
+    return Expected(batches, inputs, names, dict(reversed(outputs.items())))
+
+
+def _require_alike(outputs: Mapping[Reference, tuple[Array, ...]]) -> None:
+    own = [array.shape[1:] for array in outputs["model"]]
+    for kind, arrays in outputs.items():
+        other = [array.shape[1:] for array in arrays]
+        if other != own:
+            raise ModelError(f"{_AGAINST[kind]} gives outputs of shapes {other}, this one {own}")
 
 
 def check(
-    path: Path,
-    model: Model,
-    batches: Sequence[Arrays],
-    *,
-    inputs: Literal["evaluation data", "random"],
-    name: str,
-    threads: int = 1,
+    path: Path, model: Model, expected: Expected, *, name: str, threads: int = 1
 ) -> tuple[Check, Counts]:
-    """Run the artifact at ``path`` and its model on ``batches`` and compare them.
+    """Run the artifact at ``path`` and compare it with what its models answer.
 
     Args:
         path: The file.
         model: What it was written from; its numerics choose the limits.
-        batches: The model's inputs, samples at index 0.
-        inputs: Where they come from.
+        expected: What ``expect`` gave for it.
         name: What messages call the file.
-        threads: For both.
+        threads: While it runs.
 
     Raises:
-        CheckFailed: It differs by more than ``LIMITS`` allow, gives NaN or infinity where the
-            model doesn't, or the same for all samples; or most of an int8 model computes in float.
+        CheckFailed: It differs by more than ``LIMITS`` allow, gives NaN or infinity, or the same
+            for all samples; or most of an int8 model computes in float.
         InputError: The runtime refuses the file.
     """
     counts = op_counts(path, threads)
     if model.numerics == "int8":
         judge_integers(counts, name)
-    figures = compare(
-        runner(model, threads),
-        artifact_runner(path, model, threads),
-        batches,
-        LIMITS[model.numerics],
-        name,
-    )
+    got = _run(artifact_runner(path, model, threads), expected.batches)
+    figures = compare(expected.outputs, got, expected.names, LIMITS[model.numerics], name)
     return (
         Check(
-            inputs=inputs,
+            samples=sum(len(batch[0]) for batch in expected.batches),
+            inputs=expected.inputs,
             int8_ops=counts.int8,
             float_ops=counts.floating,
             op_counts=counts.kinds,
@@ -128,102 +198,141 @@ def judge_integers(counts: Counts, name: str) -> None:
 
 
 def compare(
-    model: Run, artifact: Run, batches: Sequence[Arrays], limit: Limit, name: str
+    wanted: Mapping[Reference, Sequence[Array]],
+    got: Sequence[Array],
+    names: Sequence[str],
+    limit: Limit,
+    name: str,
 ) -> dict[str, Any]:
     """The figures of :class:`Check` that are measured.
+
+    Args:
+        wanted: The outputs of the model (``model``) and of those before it, as far as known.
+        got: The artifact's.
+        names: Of the outputs.
+        limit: What is allowed; against ``dense`` anything is, since pruning and training change it.
+        name: What messages call the file.
 
     Raises:
         CheckFailed: A limit is not kept; the message has the output, the figure and the limit.
     """
-    wanted = _run(model, batches)
-    got = _run(artifact, batches)
-    if len(wanted) != len(got):
-        raise CheckFailed(f"{name}: {len(got)} outputs where its model has {len(wanted)}")
-    outputs = [
-        _output(w, g, f"{name}, output {place}" if len(wanted) > 1 else name)
-        for place, (w, g) in enumerate(zip(wanted, got, strict=True))
-    ]
-    for output in outputs:
-        _judge(output, limit)
-    ratios = [output.sqnr_db for output in outputs if output.sqnr_db is not None]
-    elements = sum(output.error.size for output in outputs)
+    try:
+        found = list(rows(wanted, got, names))
+    except CheckFailed as error:
+        raise CheckFailed(_called(name, str(error))) from None
+    for row in found:
+        _judge(row, limit, name)
+    own = [row for row in found if row.close.reference == "model" and row.close.part is None]
+    ratios = [row.close.sqnr_db for row in own if row.close.sqnr_db is not None]
+    elements = sum(row.error.size for row in own)
     return {
-        "samples": sum(len(batch[0]) for batch in batches),
-        "max_abs_error": max(float(o.error.max(initial=0.0)) for o in outputs),
-        "mean_abs_error": sum(float(o.error.sum()) for o in outputs) / max(elements, 1),
+        "max_abs_error": max(row.close.max_abs_error for row in own),
+        "mean_abs_error": sum(float(row.error.sum()) for row in own) / max(elements, 1),
         "sqnr_db": min(ratios) if ratios else None,
-        "top1_agreement": _top1(wanted, got),
+        "top1_agreement": _top1(wanted["model"], got),
+        "closeness": tuple(row.close for row in found),
     }
 
 
-@dataclass(frozen=True)
-class _Output:
-    label: str
-    wanted: Array
-    got: Array
-    error: Array
-    floating: bool
-    sqnr_db: float | None
+def worse(checks: Mapping[str, Check], numerics: Numerics) -> tuple[str, str] | None:
+    """The file that is worse than its sibling of the other format by 10 dB or more, and why.
+
+    Both are made from one graph, so the difference is a converter's or a runtime's. They are
+    compared by each output and part, against the float model where that is known; where both are
+    better than ``equal_db`` the difference means nothing.
+
+    Args:
+        checks: By file name, of one model.
+        numerics: Of the model.
+    """
+    least = LIMITS[numerics].equal_db
+    for name, check in checks.items():
+        for other, better in checks.items():
+            mine, theirs = _ratios(check), _ratios(better)
+            for key in mine.keys() & theirs.keys():
+                low, high = mine[key], theirs[key]
+                if low < least and high - low >= _APART_DB:
+                    exact = "is exact" if high == inf else f"keeps {high:.1f} dB"
+                    text = f"{low:.1f} dB where {other}, of the same model, {exact}"
+                    return name, _called(name, _called(", ".join(filter(None, key)), text))
+    return None
 
 
-def _run(run: Run, batches: Sequence[Arrays]) -> list[Array]:
+def _ratios(check: Check) -> dict[tuple[str, str], float]:
+    """Signal to noise by output and part; infinite where it is exact."""
+    reference: Reference = "float" if check.compared("float") else "model"
+    return {
+        (f"output '{c.output}'", c.part or ""): inf if c.sqnr_db is None else c.sqnr_db
+        for c in check.closeness
+        if c.reference == reference and c.agreement is None
+    }
+
+
+def _run(run: Any, batches: Sequence[Arrays]) -> tuple[Array, ...]:
     columns = zip(*(run(batch) for batch in batches), strict=True)
-    return [np.concatenate([np.atleast_1d(part) for part in column]) for column in columns]
+    return tuple(np.concatenate([np.atleast_1d(part) for part in column]) for column in columns)
 
 
-def _output(wanted: Array, got: Array, label: str) -> _Output:
-    if wanted.shape != got.shape:
-        raise CheckFailed(f"{label}: shape {got.shape} where its model gives {wanted.shape}")
-    floating = bool(np.issubdtype(wanted.dtype, np.floating))
-    wanted, got = wanted.astype(np.float64), got.astype(np.float64)
-    finite = np.isfinite(wanted)
-    if not np.array_equal(finite, np.isfinite(got)):
-        count = int((finite & ~np.isfinite(got)).sum())
-        raise CheckFailed(f"{label}: {count} values are NaN or infinite; the model's are not")
-    error = np.abs(np.subtract(got, wanted, out=np.zeros_like(wanted), where=finite))
-    signal, noise = float((wanted[finite] ** 2).sum()), float((error**2).sum())
-    ratio = 10 * math.log10(signal / noise) if floating and noise > 0 and signal > 0 else None
-    return _Output(label, wanted, got, error, floating, ratio)
+def _called(name: str, text: str) -> str:
+    """``text`` about ``name``, or about a part of it that ``text`` begins with."""
+    return f"{name}, {text}" if text.startswith("output '") else f"{name}: {text}"
 
 
-def _judge(output: _Output, limit: Limit) -> None:
-    if not output.floating:
-        share = float((output.error == 0).mean()) if output.error.size else 1.0
-        if share < limit.agreement:
+def _judge(row: Row, limit: Limit, name: str) -> None:
+    close, against = row.close, _AGAINST[row.close.reference]
+    label = ", ".join(filter(None, (name, row.label)))
+    if close.reference == "dense":
+        return
+    if close.agreement is not None:
+        least = limit.agreement if close.reference == "model" else _FLOAT_AGREEMENT
+        if close.agreement < least:
             raise CheckFailed(
-                f"{output.label}: {share:.1%} of its integers equal the model's; "
-                f"at least {limit.agreement:.0%} must"
+                f"{label}: {close.agreement:.1%} of its integers equal those of {against}; "
+                f"at least {least:.0%} must"
             )
         return
-    _judge_variation(output)
-    if output.sqnr_db is None and output.error.any():  # the model gives zeros only
-        raise CheckFailed(f"{output.label}: not zero, as its model is")
-    if output.sqnr_db is not None and output.sqnr_db < limit.sqnr_db:
-        raise CheckFailed(
-            f"{output.label}: {output.sqnr_db:.1f} dB signal to noise against its model; "
-            f"at least {limit.sqnr_db:.0f} dB are needed"
-        )
-    if limit.max_relative_error is not None and output.error.any():
-        scale = float(np.abs(output.wanted[np.isfinite(output.wanted)]).max())
-        relative = float(output.error.max()) / scale
+    if close.part is None and close.reference == "model":
+        _judge_variation(row, label)
+        _judge_zeros(row, label)
+    _judge_ratio(close, limit, label, against)
+    if limit.max_relative_error is not None and close.part is None and row.error.any():
+        relative = close.max_abs_error / float(np.abs(row.wanted).max())
         if relative > limit.max_relative_error:
             raise CheckFailed(
-                f"{output.label}: off by up to {relative:.2g} of the output's largest magnitude; "
+                f"{label}: off by up to {relative:.2g} of the output's largest magnitude; "
                 f"at most {limit.max_relative_error:.2g} is allowed"
             )
 
 
-def _judge_variation(output: _Output) -> None:
-    if len(output.wanted) < 2 or not output.wanted.size:
+def _judge_ratio(close: Closeness, limit: Limit, label: str, against: str) -> None:
+    least = limit.sqnr_db if close.reference == "model" else limit.float_db
+    least = least if close.part is None else limit.part_db
+    if close.sqnr_db is None or close.sqnr_db >= least:
         return
-    finite = np.isfinite(output.wanted).all(axis=0)
-    if not finite.any():
+    hint = ""
+    if close.reference == "float":
+        hint = "; quantization lost it: choose other --numerics (`edgeprune targets show`)"
+        if close.part is not None:
+            hint += ", or give these values an output of their own"
+    raise CheckFailed(
+        f"{label}: {close.sqnr_db:.1f} dB signal to noise against {against}; "
+        f"at least {least:.0f} dB are needed{hint}"
+    )
+
+
+def _judge_zeros(row: Row, label: str) -> None:
+    if not row.wanted.any() and row.error.any():
+        raise CheckFailed(f"{label}: not zero, as its model is")
+
+
+def _judge_variation(row: Row, label: str) -> None:
+    wanted, got = row.wanted, row.got
+    if len(wanted) < 2 or not wanted.size:
         return
-    wanted, got = output.wanted[:, finite], output.got[:, finite]
     moves = float(np.ptp(wanted, axis=0).max())
     still = float(np.ptp(got, axis=0).max()) <= _STANDS_STILL * moves
     if moves > _MOVES * float(np.abs(wanted).max()) and still:
-        raise CheckFailed(f"{output.label}: the same for all samples; its model's output varies")
+        raise CheckFailed(f"{label}: the same for all samples; its model's output varies")
 
 
 def _top1(wanted: Sequence[Array], got: Sequence[Array]) -> float | None:

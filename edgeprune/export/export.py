@@ -9,11 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
-
 from edgeprune.context import Context
 from edgeprune.errors import CheckFailed, InputError, MissingExtra, OutputError
-from edgeprune.export.check import check
+from edgeprune.export.check import Expected, check, expect, worse
 from edgeprune.export.compat import OLDEST_RUNTIME, oldest_runtime_blockers
 from edgeprune.export.counts import Counts
 from edgeprune.export.feed import evaluation_batches, random_batches
@@ -29,21 +27,31 @@ from edgeprune.target import Runtime
 __all__ = ["export"]
 
 _Source = Literal["evaluation data", "random"]
-_Batches = list[tuple[np.ndarray[tuple[int, ...], np.dtype[np.generic]], ...]]
 
 
-def export(model: Model, options: ExportOptions, context: Context) -> tuple[Model, StageReport]:
+def export(
+    model: Model, options: ExportOptions, context: Context, reference: Model | None = None
+) -> tuple[Model, StageReport]:
     """Write ``model.onnx`` and ``model.tflite`` into ``context.folder``, as far as asked for.
 
     Each is written under another name, run in onnxruntime or ai-edge-litert on evaluation data
     (made-up inputs where there is none), held against ``model``, and only then renamed.
 
+    Args:
+        model: Any numerics.
+        options: Formats, batch and samples.
+        context: The target, the folder, the data, and the dense model where there is one.
+        reference: The float model that a quantized ``model`` was made from: its files are held
+            against it too.
+
     Returns:
         The model, as it is, and a report with one artifact a file; a file that its converter
-        refused, or that doesn't do what ``model`` does, is in ``missing`` while another passes.
+        refused, that doesn't do what ``model`` does, or that is far worse than the other one, is in
+        ``missing`` while another passes.
 
     Raises:
-        CheckFailed: No artifact does what ``model`` does; their files are removed.
+        CheckFailed: No artifact does what ``model`` and ``reference`` do; their files are removed.
+        ModelError: The float model gives NaN or infinity.
         InputError: The converters refuse the model.
         ConfigError: The target has no runtime for a format that was asked for.
     """
@@ -56,7 +64,15 @@ def export(model: Model, options: ExportOptions, context: Context) -> tuple[Mode
         if context.data is None
         else evaluation_batches(context.data, options.samples)
     )
-    job = _Job(model, options, context, batches, source)
+    expected = expect(
+        model,
+        batches,
+        source,
+        reference=reference,
+        dense=context.dense,
+        threads=context.threads,
+    )
+    job = _Job(model, options, context, expected)
     made, missing = _artifacts(job, runtimes)
     report = StageReport(
         stage="export",
@@ -73,8 +89,7 @@ class _Job:
     model: Model
     options: ExportOptions
     context: Context
-    batches: _Batches
-    source: _Source
+    expected: Expected
 
 
 def _artifacts(
@@ -94,6 +109,12 @@ def _artifacts(
             raise
         except (CheckFailed, InputError) as error:
             errors[form] = error
+    found = worse({artifact.file: artifact.check for artifact, _ in made}, job.model.numerics)
+    if found is not None:
+        (artifact,) = (artifact for artifact, _ in made if artifact.file == found[0])
+        made = [pair for pair in made if pair[0] is not artifact]
+        errors[artifact.format] = CheckFailed(found[1])
+        (job.context.folder / artifact.file).unlink()
     if errors and not made:
         first, *others = errors.values()
         first.args = ("; ".join(map(str, (first, *others))),)
@@ -119,8 +140,7 @@ def _artifact(job: _Job, form: Format, runtime: Runtime) -> tuple[Artifact, Coun
         figures, counts = check(
             unchecked,
             job.model,
-            job.batches,
-            inputs=job.source,
+            job.expected,
             name=final.name,
             threads=job.context.threads,
         )
@@ -157,6 +177,8 @@ def _write_tflite(job: _Job, path: Path, runtime: Runtime) -> tuple[str, ...]:
 def _notes(job: _Job, session: Session, counts: Counts, runtime: Runtime) -> tuple[str, ...]:
     notes = [f"checked with {session.runtime}"]
     numerics = job.model.numerics
+    if numerics != "fp32" and "float" not in job.expected.outputs:
+        notes.append("held against its own model only, not against the float one before it")
     if numerics not in runtime.numerics:
         allowed = ", ".join(runtime.numerics)
         notes.append(f"{numerics}, though {runtime.name} on this target takes {allowed}")

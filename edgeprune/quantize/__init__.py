@@ -3,6 +3,6 @@
 
 from edgeprune.quantize.blockers import static_blockers
 from edgeprune.quantize.choose import Choice, candidates, decide
-from edgeprune.quantize.stage import quantize
+from edgeprune.quantize.stage import check_halves, quantize
 
-__all__ = ["Choice", "candidates", "decide", "quantize", "static_blockers"]
+__all__ = ["Choice", "candidates", "check_halves", "decide", "quantize", "static_blockers"]

@@ -62,7 +62,7 @@ def layer_noise(
         inputs: One batch.
 
     Returns:
-        A row a layer, the one that itself loses most first, and the SQNR of all outputs.
+        A row a layer, the one that itself loses most first, and the SQNR of the worst output.
     """
     with torch.no_grad():
         tape = _Tape(reference, layers)
@@ -78,11 +78,9 @@ def layer_noise(
         if name in ops and name in free.noise
     ]
     rows.sort(key=lambda row: (inf if row.own_db is None else row.own_db, row.layer))
-    outputs = (
-        torch.cat([t.double().flatten() for t in pytree.tree_leaves(r) if _is_float(t)])
-        for r in (expected, result)
-    )
-    return tuple(rows), sqnr(*outputs)
+    before, after = ([t for t in pytree.tree_leaves(r) if _is_float(t)] for r in (expected, result))
+    ratios = [sqnr(a, b) for a, b in zip(before, after, strict=True)]
+    return tuple(rows), min((db for db in ratios if db is not None), default=None)
 
 
 class _Tape(Interpreter):

@@ -19,13 +19,14 @@ from edgeprune.model import Event, Model, recapture
 from edgeprune.profiler.machine import describe
 from edgeprune.quantize.choose import Choice, decide, has_attention
 from edgeprune.quantize.graphs import twin
+from edgeprune.quantize.half import require_halves
 from edgeprune.quantize.noise import LayerNoise, layer_noise
 from edgeprune.quantize.simplify import plain
 from edgeprune.quantize.weights import round_weights
 from edgeprune.recipe import Numerics, QuantizeOptions
 from edgeprune.report.schema import StageReport
 
-__all__ = ["quantize"]
+__all__ = ["check_halves", "quantize"]
 
 _BATCH = 16
 """Samples that are calibrated at once, and on which the layers' noise is measured."""
@@ -51,7 +52,8 @@ def quantize(
         most first; ``details["int8_ops"]`` and ``details["float_ops"]`` count operators.
 
     Raises:
-        InputError: The numerics don't suit the target or the data; the model is quantized already.
+        InputError: The numerics don't suit the target, the data or (halves) the weights; the model
+            is quantized already.
         InputError: The model makes values that aren't finite of the calibration data.
         ModelError: The model can't be brought to the form that static int8 needs.
     """
@@ -97,6 +99,8 @@ def _static(
 def _rounded(
     model: Model, options: QuantizeOptions, context: Context, choice: Choice, start: float
 ) -> tuple[Model, StageReport]:
+    if choice.numerics == "fp16":
+        check_halves(model, context.data)
     gm = model.module()
     plain(gm)
     reference = twin(gm)
@@ -108,13 +112,27 @@ def _rounded(
     if context.data is None:
         notes = (*notes, "no data: what each layer lost was not measured")
         return result, _report(start, choice, notes, details)
-    size = model.fixed_batch or _BATCH
-    batch = next(_batches(context.data, size, size, model.dynamic_batch))
+    size, batch = _first(model, context.data)
     with context.progress.bar("compare layers", 1) as bar:
         rows, output = layer_noise(reference, gm, layers, batch)
         bar.advance()
     details |= _table(rows, size)
     return result, _report(start, choice, (*notes, *_worst(rows)), details, _figures(output, size))
+
+
+def check_halves(model: Model, data: Data | None) -> None:
+    """Refuse a float model that half precision can't hold: see ``require_halves``.
+
+    Raises:
+        InputError: A weight is too large, or weights that matter are too small.
+    """
+    require_halves(model, None if data is None else _first(model, data)[1])
+
+
+def _first(model: Model, data: Data) -> tuple[int, tuple[Tensor, ...]]:
+    """How many samples one batch has, and the first batch of calibration."""
+    size = model.fixed_batch or _BATCH
+    return size, next(_batches(data, size, size, model.dynamic_batch))
 
 
 def _batches(data: Data, size: int, samples: int, dynamic: bool) -> Iterator[tuple[Tensor, ...]]:
@@ -135,7 +153,7 @@ def _table(rows: tuple[LayerNoise, ...], samples: int) -> dict[str, Any]:
 def _figures(output_db: float | None, samples: int) -> dict[str, Figure]:
     if output_db is None:
         return {}
-    how = "signal to quantization noise of the outputs against the float model, calibration samples"
+    how = "signal to noise of the worst output against the float model, calibration samples"
     when = datetime.now(UTC).isoformat(timespec="seconds")
     return {"sqnr": measured(output_db, "dB", how, where=describe(), when=when, runs=samples)}
 

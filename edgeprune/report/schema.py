@@ -16,9 +16,11 @@ from edgeprune.recipe import Format, Numerics
 __all__ = [
     "Artifact",
     "Check",
+    "Closeness",
     "DeviceReport",
     "Manifest",
     "Missing",
+    "Reference",
     "RunReport",
     "StageReport",
     "TensorInfo",
@@ -39,8 +41,30 @@ class TensorInfo(_Frozen):
     layout: Literal["NCHW", "NHWC", "other"] = "other"
 
 
+Reference = Literal["model", "float", "dense"]
+"""What outputs are compared with: those of the model that the file was made from, of the float
+model before quantization, of the dense model before any stage."""
+
+
+class Closeness(_Frozen):
+    """One output of an artifact, or a part of it that has a range of its own, beside a model's."""
+
+    reference: Reference
+    output: str
+    part: str | None = None
+    """Slices along an axis, such as ``4 to 6 of axis 1``; absent: the whole output."""
+    sqnr_db: float | None
+    """Signal to noise; absent where the error is zero, or all values are, and for integers."""
+    max_abs_error: float
+    agreement: float | None = None
+    """Integers: share of equal values."""
+
+
 class Check(_Frozen):
-    """An artifact held against the model that it came from, on real or generated inputs."""
+    """An artifact held against the model that it came from, on real or generated inputs.
+
+    The errors and ``sqnr_db`` are against that model; ``closeness`` tells the other ones too.
+    """
 
     samples: int
     inputs: Literal["evaluation data", "random"]
@@ -54,6 +78,18 @@ class Check(_Frozen):
     float_ops: int
     """Compute operators of the artifact as the runtime runs it, by the type they compute in."""
     op_counts: dict[str, int]
+    closeness: tuple[Closeness, ...] = ()
+    """By reference, output and part; absent in reports of earlier versions."""
+
+    def least_db(self, reference: Reference) -> float | None:
+        """The worst signal to noise of any output or part; ``None``: nothing differs, or there is
+        no such comparison."""
+        found = [c.sqnr_db for c in self.closeness if c.reference == reference]
+        return min((ratio for ratio in found if ratio is not None), default=None)
+
+    def compared(self, reference: Reference) -> bool:
+        """Whether there is such a comparison."""
+        return any(c.reference == reference for c in self.closeness)
 
 
 class Artifact(_Frozen):

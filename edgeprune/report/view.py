@@ -10,7 +10,7 @@ from edgeprune.gate.budgets import overall
 from edgeprune.gate.verdict import Outcome, Verdict
 from edgeprune.report import measured, sparsity, text
 from edgeprune.report.origins import origins
-from edgeprune.report.schema import Artifact, RunReport, StageReport
+from edgeprune.report.schema import Artifact, Check, Reference, RunReport, StageReport
 from edgeprune.report.section import Rows, Section
 
 __all__ = ["OUTCOMES", "verdict_section", "view"]
@@ -22,6 +22,11 @@ OUTCOMES: dict[Outcome, str] = {
     "not measured": "not measured",
 }
 Figures = Mapping[str, Figure]
+_HELD = (
+    "SQNR, to float, to dense: signal to noise of the worst output, or part of one with a range of "
+    "its own, against the model that the file was made from, the float model before quantization, "
+    "and the dense model (from which pruning and training move it rightly)."
+)
 
 
 def view(report: RunReport) -> tuple[Section, ...]:
@@ -155,7 +160,7 @@ def _artifacts(report: RunReport) -> Section | None:
     if not report.artifacts:
         return None
     columns = ("file", "numerics", "size", "smaller", "int8 ops", "float ops", "max error")
-    rows = Rows((*columns, "SQNR", "top-1"))
+    rows = Rows((*columns, "SQNR", "to float", "to dense", "top-1"))
     for artifact in report.artifacts:
         check = artifact.check
         rows.add(
@@ -167,13 +172,31 @@ def _artifacts(report: RunReport) -> Section | None:
             str(check.int8_ops),
             str(check.float_ops),
             f"{check.max_abs_error:.3g}",
-            text.ABSENT if check.sqnr_db is None else f"{check.sqnr_db:.1f} dB",
+            *(_db(ratio) for ratio in _ratios(check)),
             text.ABSENT if check.top1_agreement is None else f"{100 * check.top1_agreement:.1f} %",
         )
     lines = _checks(report)
     if ("artifact", "smaller") in rows.absent:
         lines += (f"{text.ABSENT} in smaller: the dense model has no such file in this run.",)
+    if {("artifact", "to float"), ("artifact", "to dense")} & rows.absent:
+        lines += (
+            f"{text.ABSENT} in to float, to dense: exactly equal, or there was no such model to "
+            "compare with.",
+        )
+    if any(artifact.check.closeness for artifact in report.artifacts):
+        lines = (_HELD, *lines)
     return Section("Artifacts, held against their model", rows.table("numerics"), lines)
+
+
+def _ratios(check: Check) -> tuple[float | None, ...]:
+    """Signal to noise against the model itself, the float one before it, and the dense one."""
+    own = check.least_db("model") if check.closeness else check.sqnr_db
+    reference: Reference = "float" if check.compared("float") else "model"
+    return own, check.least_db(reference), check.least_db("dense")
+
+
+def _db(ratio: float | None) -> str:
+    return text.ABSENT if ratio is None else f"{ratio:.1f} dB"
 
 
 def _smaller(artifact: Artifact, profile: Mapping[str, Figures]) -> str:

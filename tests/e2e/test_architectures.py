@@ -15,7 +15,7 @@ from torch.fx import GraphModule, Node
 
 from edgeprune.data import Batch
 from edgeprune.errors import InputError
-from edgeprune.export.check import check
+from edgeprune.export.check import check, expect
 from edgeprune.export.feed import random_batches
 from edgeprune.export.onnx import write_onnx
 from edgeprune.export.tflite import write_tflite
@@ -122,7 +122,6 @@ def test_tflite_takes_it_where_it_takes_the_dense_one(subject: Subject, tmp_path
 
 
 def _agrees(path: Path, model: Model) -> None:
-    figures, _ = check(
-        path, model, random_batches(model, CHECKED_ON, seed=2), inputs="random", name=path.name
-    )
+    expected = expect(model, random_batches(model, CHECKED_ON, seed=2), "random")
+    figures, _ = check(path, model, expected, name=path.name)
     assert figures.samples == CHECKED_ON

@@ -9,7 +9,7 @@ from torch import nn
 from edgeprune.context import Context
 from edgeprune.errors import CheckFailed, ConfigError
 from edgeprune.export import export
-from edgeprune.model import Event, capture
+from edgeprune.model import Event, capture, recapture
 from edgeprune.progress import Silent
 from edgeprune.recipe import ExportOptions
 from tests.unit.export.lite import cnn, digits, target
@@ -62,6 +62,70 @@ def test_an_artifact_that_does_something_else_leaves_nothing(tmp_path, monkeypat
     with pytest.raises(CheckFailed, match=r"^model.tflite: .* dB"):
         export(cnn(), options, context)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_far_worse_than_the_other_leaves_with_the_reason(tmp_path, monkeypatch):
+    room = importlib.import_module("edgeprune.export.export")
+    real = room.check
+
+    def spoilt(path, model, expected, *, name, threads):
+        figures, counts = real(path, model, expected, name=name, threads=threads)
+        if name == "model.tflite":
+            worse = [c.model_copy(update={"sqnr_db": 20.0}) for c in figures.closeness]
+            figures = figures.model_copy(update={"closeness": tuple(worse)})
+        return figures, counts
+
+    monkeypatch.setattr(room, "check", spoilt)
+    context = Context(target=target(), folder=tmp_path, data=digits(), dense=cnn())
+    with pytest.raises(
+        CheckFailed, match=r"^model.tflite, output 'output': 20.0 dB where model.onn"
+    ):
+        export(cnn("int8-weights"), OPTIONS, context, reference=cnn())
+    assert [path.name for path in tmp_path.iterdir()] == ["model.onnx"]
+
+
+class Detector(nn.Module):
+    """Boxes in pixels beside scores, in one output."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.body, self.boxes, self.scores = (
+            nn.Conv2d(1, 8, 3, 2, 1),
+            nn.Conv2d(8, 4, 1),
+            nn.Conv2d(8, 3, 1),
+        )
+
+    def forward(self, x):
+        y = self.body(x).relu()
+        boxes, scores = self.boxes(y).sigmoid() * 640, self.scores(y).sigmoid()
+        return torch.cat([boxes.flatten(2), scores.flatten(2)], 1)
+
+
+def test_a_quantization_that_loses_a_small_part_is_told_though_the_file_equals_its_graph(tmp_path):
+    dense, _ = capture(Detector().eval(), tuple(digits().example()), event=Event("load"))
+    module = dense.module()
+    (joined,) = (n for n in module.graph.nodes if n.target is torch.ops.aten.cat.default)
+    with module.graph.inserting_after(joined):  # one scale for both
+        step = 640 / 255
+        coarse = module.graph.call_function(torch.ops.aten.div.Tensor, (joined, step))
+    with module.graph.inserting_after(coarse):
+        whole = module.graph.call_function(torch.ops.aten.round.default, (coarse,))
+    with module.graph.inserting_after(whole):
+        back = module.graph.call_function(torch.ops.aten.mul.Tensor, (whole, step))
+    joined.replace_all_uses_with(back, delete_user_cb=lambda user: user is not coarse)
+    module.recompile()
+    rounded = recapture(dense, module, Event("quantize"), "int8-weights")
+    context = Context(target=target(), folder=tmp_path, data=digits(), dense=dense)
+    options = ExportOptions(samples=16, formats=("onnx",))
+    words = r"^model.onnx, 4 to 6 of axis 1: 0.0 dB .* the float model .* quantization lost it"
+    with pytest.raises(CheckFailed, match=words):
+        export(rounded, options, context, reference=dense)
+    _, report = export(rounded, options, context)  # the artifact equals its graph
+    (artifact,) = report.artifacts
+    assert artifact.check.least_db("model") is None or artifact.check.least_db("model") > 35
+    assert artifact.check.least_db("dense") == pytest.approx(0.0, abs=0.1)
+    assert any("held against its own model only" in note for note in artifact.notes)
 
 
 def test_without_data_the_inputs_are_made_up_and_said_to_be(tmp_path):

@@ -7,10 +7,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from edgeprune.export.check import LIMITS, compare
-from edgeprune.export.feed import artifact_runner, random_batches
+from edgeprune.export.check import check, expect
+from edgeprune.export.feed import random_batches
 from edgeprune.export.onnx import write_onnx
-from edgeprune.model import runner
 from edgeprune.quantize import quantize
 from edgeprune.recipe import Numerics, QuantizeOptions
 from tests.unit.quantize.toy import captured, context
@@ -52,4 +51,4 @@ def test_a_table_beside_a_linear_layer(
     path = tmp_path / "m.onnx"
     write_onnx(model, path, opset=20, batch=1, activations="uint8")
     batches = random_batches(model, 16, 0)
-    compare(runner(model, 1), artifact_runner(path, model), batches, LIMITS[numerics], "m")
+    check(path, model, expect(model, batches, "random"), name="m")

@@ -12,7 +12,7 @@ from torch import nn
 
 from edgeprune.errors import CheckFailed, InputError
 from edgeprune.export import flatbuffer
-from edgeprune.export.check import check
+from edgeprune.export.check import check, expect
 from edgeprune.export.feed import evaluation_batches, random_batches
 from edgeprune.export.tflite import check_biases, write_tflite
 from edgeprune.model import Event, capture
@@ -27,13 +27,8 @@ FLOORS = {"fp32": 110, "int8": 30, "int8-dynamic": 40, "int8-weights": 110, "fp1
 @pytest.mark.parametrize("numerics", FLOORS)
 def test_the_file_computes_what_the_model_does(lite, numerics):
     made = lite(numerics)
-    figures, _ = check(
-        made.path,
-        made.model,
-        evaluation_batches(digits(), 32),
-        inputs="evaluation data",
-        name="model.tflite",
-    )
+    expected = expect(made.model, evaluation_batches(digits(), 32), "evaluation data")
+    figures, _ = check(made.path, made.model, expected, name="model.tflite")
     assert figures.sqnr_db is None or figures.sqnr_db > FLOORS[numerics]
     assert figures.samples == 32
     assert figures.top1_agreement > 0.95
@@ -75,7 +70,7 @@ def test_token_models_take_32_bit_indices(tmp_path):
     assert (entry.shape, entry.dtype) == ((1, 16), "int32")
     batches = random_batches(made.model, 8, seed=0)
     assert batches[0][0].max() > 50  # the whole table is looked up in, not its first rows
-    figures, counts = check(made.path, made.model, batches, inputs="random", name="m")
+    figures, counts = check(made.path, made.model, expect(made.model, batches, "random"), name="m")
     assert figures.sqnr_db > 30
     assert counts.dynamic == 9
 
@@ -112,7 +107,8 @@ def test_several_inputs_and_outputs_keep_their_order(tmp_path):
     assert [s.name for s in session.inputs] == ["picture", "features"]
     assert [s.shape for s in session.inputs] == [(3, 8, 8, 3), (3, 5)]
     assert [s.shape for s in session.outputs] == [(3, 4, 6, 6), (3, 4), (3,)]
-    figures, _ = check(path, model, random_batches(model, 7, 0), inputs="random", name="m")
+    expected = expect(model, random_batches(model, 7, 0), "random")
+    figures, _ = check(path, model, expected, name="m")
     assert figures.sqnr_db > 100
 
 
@@ -197,7 +193,6 @@ def test_one_head_that_serves_all_queries_is_repeated_rightly(tmp_path: Path) ->
     model, _ = capture(OneHead().eval(), (torch.randn(2, 12, 32),), event=Event("capture"))
     path = tmp_path / "one.tflite"
     write_tflite(model, path, batch=1)
-    figures, _ = check(
-        path, model, random_batches(model, 4, seed=2), inputs="random", name="one.tflite"
-    )
+    expected = expect(model, random_batches(model, 4, seed=2), "random")
+    figures, _ = check(path, model, expected, name="one.tflite")
     assert figures.sqnr_db is None or figures.sqnr_db > 110

@@ -6,6 +6,7 @@ from edgeprune.gate import judge
 from edgeprune.report.schema import (
     Artifact,
     Check,
+    Closeness,
     DeviceReport,
     RunReport,
     StageReport,
@@ -15,6 +16,16 @@ from edgeprune.target import Budgets, Device, Reach, Runtime, Target
 
 WHERE = "A CPU, 2 cores, Linux 6.1 x86_64"
 WHEN = "2026-01-02T03:04:05+00:00"
+
+CLOSENESS = tuple(
+    Closeness(reference=reference, output="output", part=part, sqnr_db=ratio, max_abs_error=0.01)
+    for reference, part, ratio in (
+        ("model", None, 38.5),
+        ("float", None, 33.25),
+        ("float", "4 to 6 of axis 1", 27.0),
+        ("dense", None, 14.5),
+    )
+)
 
 
 def taken(
@@ -73,6 +84,7 @@ def artifact(form: str, size: int, *, exact: bool = False) -> Artifact:
                 int8_ops=21,
                 float_ops=1,
                 op_counts={"QLinearConv": 21, "Softmax": 1},
+                closeness=() if exact else CLOSENESS,
             ),
             "notes": [] if exact else ["the softmax stays in float"],
         }
