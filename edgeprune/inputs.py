@@ -10,11 +10,13 @@ from edgeprune.data import Data, open_data
 from edgeprune.errors import CheckFailed, EdgepruneError, ModelError
 from edgeprune.evaluate import Judge, Runner
 from edgeprune.job import DataSource, Job, Source
-from edgeprune.model import Loaded, Model, load, parse_shape, runner, watched
+from edgeprune.model import Loaded, Model, Wanted, load, runner, watched
 from edgeprune.model.archive import open_archive
+from edgeprune.model.foreign import wanted_inputs
 from edgeprune.model.kinds import Kind, recognise
-from edgeprune.model.program import tensors
 from edgeprune.model.run import Arrays
+from edgeprune.model.shapes import said_inputs
+from edgeprune.model.store import described_inputs
 from edgeprune.profiler.machine import describe
 from edgeprune.progress import Progress
 from edgeprune.quantize import Choice, candidates, check_halves
@@ -37,7 +39,7 @@ def open_inputs(
     if data is None:
         return load_model(source, None), None
     opened = open_data(
-        data.name, seed=seed, limit=data.limit, input_shape=_shape(source), progress=progress
+        data.name, seed=seed, limit=data.limit, wanted=_wanted(source), progress=progress
     )
     return load_model(source, opened), opened
 
@@ -53,6 +55,7 @@ def load_model(source: Source, data: Data | None) -> Loaded:
         arch=source.arch,
         input_shapes=source.input_shapes,
         example=None if data is None else data.example(),
+        axes=None if data is None else data.axes,
         trust_pickle=source.trust_pickle,
     )
 
@@ -121,14 +124,11 @@ def watch(
     return watched(run, [o.name for o in model.outputs], samples, subject, error)
 
 
-def _shape(source: Source) -> tuple[int, ...] | None:
-    """The shape of the model's first input, as far as the user or a program tells."""
+def _wanted(source: Source) -> tuple[Wanted, ...]:
+    """What the model takes, as far as the user or a program tells."""
     if source.input_shapes is not None:
-        return parse_shape(source.input_shapes[0]).sizes
+        return said_inputs(source.input_shapes)
     if recognise(source.path) is not Kind.PROGRAM:
-        return None
-    program, _ = open_archive(source.path, trusted=source.trust_pickle)
-    _, *sizes = next(iter(tensors(program))).shape or (1,)
-    if not all(isinstance(size, int) for size in sizes):
-        return None
-    return (1, *sizes)
+        return ()
+    program, about = open_archive(source.path, trusted=source.trust_pickle)
+    return described_inputs(about, source.path) if about else wanted_inputs(program)

@@ -11,10 +11,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from edgeprune.data.fitting import Placed, fitted, is_picture, place, rows_first, takes_integers
 from edgeprune.data.layout import EVALUATION_NAMES, TRAIN_NAMES, choose_splits
 from edgeprune.data.pool import Found, Rows
 from edgeprune.data.spec import DataSpec, Layout, Source
 from edgeprune.errors import DataError, nearest
+from edgeprune.model import Wanted
 from edgeprune.progress import Progress, Silent
 
 __all__ = [
@@ -24,7 +26,6 @@ __all__ = [
     "found_arrays",
     "layout_of",
     "name_columns",
-    "usable_array",
 ]
 
 INPUT_NAMES = ("x", "X", "images", "image", "data", "inputs", "pixel_values")
@@ -36,10 +37,12 @@ _SLICE = 4096
 
 @dataclass(frozen=True)
 class ArrayPool:
-    """Arrays of equal length, one an input, and the labels. A pool and its samples in one."""
+    """Arrays of as many samples, one an input, and the labels. A pool and its samples in one."""
 
     inputs: tuple[NDArray[Any], ...]
     labels: Rows | None
+    axes: tuple[int | None, ...] = (0,)
+    """The axis of the samples of each input; ``None`` where one value serves all samples."""
     left_out: tuple[str, ...] = ()
 
     @property
@@ -49,16 +52,31 @@ class ArrayPool:
 
     def __len__(self) -> int:
         """Count of samples."""
-        return len(self.inputs[0])
+        pairs = zip(self.inputs, self.axes, strict=True)
+        return next(len(rows_first(array, axis)) for array, axis in pairs if axis is not None)
+
+    @property
+    def sample_shapes(self) -> tuple[tuple[int, ...], ...]:
+        """The shape of one sample of each input."""
+        return tuple(
+            tuple(size for place, size in enumerate(array.shape) if place != axis)
+            for array, axis in zip(self.inputs, self.axes, strict=True)
+        )
 
     def load(self, rows: Rows, *, keep: bool, progress: Progress) -> "ArrayPool":
         """Copy ``rows`` out."""
         labels = None if self.labels is None else self.labels[rows]
-        return ArrayPool(tuple(array[rows] for array in self.inputs), labels)
+        return ArrayPool(self._rows(rows), labels, self.axes)
 
     def take(self, rows: Rows) -> tuple[tuple[Tensor, ...], Rows]:
         """The inputs of ``rows``."""
-        return tuple(torch.from_numpy(array[rows]) for array in self.inputs), rows
+        return tuple(torch.from_numpy(array) for array in self._rows(rows)), rows
+
+    def _rows(self, rows: Rows) -> tuple[NDArray[Any], ...]:
+        return tuple(
+            array if axis is None else np.take(array, rows, axis)
+            for array, axis in zip(self.inputs, self.axes, strict=True)
+        )
 
     def notes(self) -> tuple[str, ...]:
         """What was left out."""
@@ -66,12 +84,16 @@ class ArrayPool:
 
 
 def found_arrays(
-    read: Callable[[str], NDArray[Any]], names: Sequence[str], spec: DataSpec, where: str
+    read: Callable[[str], NDArray[Any]],
+    names: Sequence[str],
+    spec: DataSpec,
+    where: str,
+    wanted: Sequence[Wanted] = (),
 ) -> Found:
     """Splits, inputs and labels among named arrays.
 
     With splits the names carry them: ``x_train`` or ``train_x``. Only the arrays that are used are
-    read.
+    read, and brought to what the model takes where ``wanted`` tells it.
 
     Raises:
         DataError: Nothing usable is there, or an array is unusable (see ``checked``).
@@ -79,19 +101,20 @@ def found_arrays(
     source = spec.source
     train, evaluation, said = choose_splits(_split_names(names, source), source, where, "arrays")
     splits = (train,) if evaluation is None else (train, evaluation)
-    parts = [_part(read, _columns(names, split), spec, where) for split in splits]
+    parts = [_part(read, _columns(names, split), spec, where, wanted) for split in splits]
     if len(parts) > 1:
         _alike(parts[0], parts[1], where)
-    notes = [*said, *(note for part in parts for note in part.left_out)]
-    layout = layout_of(parts[0].inputs[0], source, where)
+    notes = [*said, *dict.fromkeys(note for part in parts for note in part.left_out)]
+    first, axes = parts[0].inputs[0], parts[0].axes
+    layout = layout_of(first, source, where) if axes[0] == 0 else None
     if source.layout is None and layout not in (None, "NCHW"):
         notes.append(f"the axes of the arrays were taken for {layout}")
     return Found(
         train=parts[0],
         evaluation=parts[1] if len(parts) > 1 else None,
         classes=source.classes if isinstance(source.classes, tuple) else None,
-        shape=parts[0].inputs[0].shape[1:],
-        eight_bit=parts[0].inputs[0].dtype == np.uint8,
+        shape=parts[0].sample_shapes[0],
+        eight_bit=is_picture(first) and not takes_integers(wanted[0] if wanted else None),
         layout=layout,
         preprocessing=spec.preprocessing,
         facts=tuple(
@@ -101,17 +124,21 @@ def found_arrays(
             if array is not None
         ),
         notes=tuple(notes),
+        axes=axes,
     )
 
 
 def _part(
-    read: Callable[[str], NDArray[Any]], columns: dict[str, str], spec: DataSpec, where: str
+    read: Callable[[str], NDArray[Any]],
+    columns: dict[str, str],
+    spec: DataSpec,
+    where: str,
+    wanted: Sequence[Wanted],
 ) -> ArrayPool:
-    inputs, labels = name_columns(list(columns), spec.source, where)
+    inputs, labels = name_columns(list(columns), spec.source, where, wanted)
     arrays = {columns[name]: read(columns[name]) for name in inputs}
-    return checked(
-        arrays, None if labels is None else (columns[labels], read(columns[labels])), spec, where
-    )
+    known = None if labels is None else (columns[labels], read(columns[labels]))
+    return checked(arrays, known, spec, where, wanted)
 
 
 def _split_names(names: Sequence[str], source: Source) -> list[str]:
@@ -142,9 +169,10 @@ def _columns(names: Sequence[str], split: str | None) -> dict[str, str]:
 
 
 def name_columns(
-    names: Sequence[str], source: Source, where: str
+    names: Sequence[str], source: Source, where: str, wanted: Sequence[Wanted] = ()
 ) -> tuple[tuple[str, ...], str | None]:
-    """Which of ``names`` are the inputs, and which the labels.
+    """Which of ``names`` are the inputs, and which the labels: as the spec says, as the model's
+    inputs are called (``wanted``), or as is usual.
 
     Raises:
         DataError: A name of the spec isn't there, or the inputs can't be told without it.
@@ -158,6 +186,9 @@ def name_columns(
     labels = source.labels or next((name for name in LABEL_NAMES if name in names), None)
     if source.inputs:
         return source.inputs, labels if labels not in source.inputs else None
+    own = tuple(entry.name for entry in wanted if entry.name is not None and entry.name in names)
+    if len(own) == len(wanted) > 0 and labels not in own:
+        return own, labels
     if tokens := tuple(name for name in TOKEN_NAMES if name in names):
         return tokens, labels
     usual = [name for name in INPUT_NAMES if name in names]
@@ -175,68 +206,67 @@ def checked(
     labels: tuple[str, NDArray[Any]] | None,
     spec: DataSpec,
     where: str,
+    wanted: Sequence[Wanted] = (),
 ) -> ArrayPool:
-    """Arrays that every batch can rely on: ``float32``, ``int64``, ``bool`` or 8-bit images.
+    """Arrays that every batch can rely on: of the types that the model takes, or where those
+    aren't known ``float32``, ``int64``, ``bool`` or 8-bit images.
 
     Rows with a value that isn't finite, or with a label outside the range, are an error, or are
     left out and counted where the spec says ``on_error = "skip"``.
 
     Args:
-        inputs: One array ``[N, ...]`` an input, by name.
+        inputs: One array an input, by name.
         labels: Name and class indices, ``[N]`` or ``[N, 1]``.
         spec: Gives the classes and what to do about bad rows.
         where: The source, for messages.
+        wanted: What the model takes, where that is known.
 
     Raises:
         DataError: A wrong type or shape, counts that differ, no rows, or a bad row.
     """
-    arrays = {name: usable_array(a, f"{where}: array '{name}'") for name, a in inputs.items()}
-    first = next(iter(arrays))
-    count = len(arrays[first])
+    known = None if labels is None or not labels[1].ndim else len(labels[1])
+    placed = place(inputs, wanted, spec.source.batch_axis, known, where)
+    arrays, said = _typed(placed, wanted, where)
+    rows = {
+        n: rows_first(a, axis) for (n, a), axis in zip(arrays.items(), placed.axes, strict=True)
+    }
+    first = next(n for n, axis in zip(arrays, placed.axes, strict=True) if axis is not None)
+    count = len(rows[first])
     if count == 0:
         raise DataError(f"{where}: array '{first}' has no rows")
     good = np.ones(count, np.bool_)
-    for name, array in arrays.items():
-        if len(array) != count:
+    for (name, array), axis in zip(rows.items(), placed.axes, strict=True):
+        if axis is not None and len(array) != count:
             raise DataError(
                 f"{where}: array '{name}' has {len(array)} rows and '{first}' has {count}"
             )
-        good &= _finite_rows(array, f"{where}: array '{name}'", spec.skips)
+        good &= _finite_rows(array, f"{where}: array '{name}'", spec.skips and axis is not None)
     numbers = None
     if labels is not None:
         what = f"{where}: labels '{labels[0]}'"
         numbers = _labels(labels[1], what, count)
         good &= _in_range(numbers, spec, what)
-    pool = ArrayPool(tuple(arrays.values()), numbers)
+    pool = ArrayPool(tuple(arrays.values()), numbers, placed.axes, said)
     if good.all():
         return pool
     if not good.any():
         raise DataError(f"{where}: no row of '{first}' can be used")
     kept = pool.load(np.flatnonzero(good), keep=True, progress=Silent())
     bad = count - len(kept)
-    return replace(kept, left_out=(f"{bad} rows with bad values or labels were left out",))
+    return replace(kept, left_out=(*said, f"{bad} rows with bad values or labels were left out"))
 
 
-def usable_array(array: NDArray[Any], what: str) -> NDArray[Any]:
-    """``array`` as batches have it: ``float32``, ``int64``, ``bool``; 8-bit images as they are.
-
-    Raises:
-        DataError: Another type (complex, strings, objects), or a single value.
-    """
-    if array.ndim == 0:
-        raise DataError(f"{what} is a single value; its first axis must be the samples")
-    if array.dtype.kind not in "fiub":
-        raise DataError(f"{what} has type {array.dtype}; allowed: floats, integers, bool")
-    if array.dtype.kind == "f":
-        with np.errstate(over="ignore"):  # what becomes infinite is found by the finite check
-            return np.ascontiguousarray(array, np.float32)
-    if array.dtype == np.uint8 and array.ndim > 2:
-        return np.ascontiguousarray(array)
-    if array.dtype.kind == "b":
-        return np.ascontiguousarray(array)
-    if array.dtype == np.uint64 and array.size and array.max() > np.iinfo(np.int64).max:
-        raise DataError(f"{what} has values above {np.iinfo(np.int64).max}")
-    return np.ascontiguousarray(array, np.int64)
+def _typed(
+    placed: Placed, wanted: Sequence[Wanted], where: str
+) -> tuple[dict[str, NDArray[Any]], tuple[str, ...]]:
+    """The arrays in the types that the model takes, and what was cast."""
+    needs = list(wanted) if len(wanted) == len(placed.arrays) else [None] * len(placed.arrays)
+    found: dict[str, NDArray[Any]] = {}
+    notes = []
+    for (name, array), need in zip(placed.arrays.items(), needs, strict=True):
+        found[name], note = fitted(array, need, f"{where}: array '{name}'")
+        notes += [note] if note else []
+    return found, tuple(notes)
 
 
 def _finite_rows(array: NDArray[Any], what: str, skip: bool) -> NDArray[np.bool_]:
@@ -281,11 +311,14 @@ def _in_range(labels: Rows, spec: DataSpec, what: str) -> NDArray[np.bool_]:
 
 
 def _alike(train: ArrayPool, evaluation: ArrayPool, where: str) -> None:
-    for a, b in zip(train.inputs, evaluation.inputs, strict=False):
-        if a.shape[1:] != b.shape[1:] or a.dtype != b.dtype:
+    sides = [
+        [(a.dtype, list(s)) for a, s in zip(part.inputs, part.sample_shapes, strict=True)]
+        for part in (train, evaluation)
+    ]
+    for (kind, shape), (other, size) in zip(*sides, strict=False):
+        if (kind, shape) != (other, size):
             raise DataError(
-                f"{where}: training samples are {a.dtype}{list(a.shape[1:])}, "
-                f"evaluation samples {b.dtype}{list(b.shape[1:])}"
+                f"{where}: training samples are {kind}{shape}, evaluation samples {other}{size}"
             )
     if len(train.inputs) != len(evaluation.inputs):
         raise DataError(f"{where}: the training and evaluation splits have different inputs")
@@ -318,9 +351,9 @@ def layout_of(array: NDArray[Any], source: Source, where: str) -> Layout | None:
 
 def _fact(name: str, array: NDArray[Any]) -> str:
     digest = hashlib.sha256()
-    if array.ndim:
-        for start in range(0, len(array), _SLICE):
-            digest.update(np.ascontiguousarray(array[start : start + _SLICE]).data)
+    rows = np.atleast_1d(array)
+    for start in range(0, len(rows), _SLICE):
+        digest.update(np.ascontiguousarray(rows[start : start + _SLICE]).data)
     return f"{name}\t{array.dtype.str}\t{list(array.shape)}\t{digest.hexdigest()}"
 
 

@@ -79,6 +79,8 @@ class Data:
     """What ``augment="auto"`` means."""
     seed: int
     """Of the calibration's choice."""
+    axes: tuple[int | None, ...] | None = None
+    """The axis of the samples of each input, as in ``Batch``."""
     calibration_limit: int | None = None
     remarks: tuple[str, ...] = ()
 
@@ -175,12 +177,17 @@ class Data:
 
     def example(self) -> tuple[Tensor, ...]:
         """The inputs of one batch of two training samples."""
-        found: list[tuple[Tensor, ...]] = []
+        found: list[Batch] = []
         for batch in self._in_order(self.training, np.arange(len(self.training)), 2):
-            found.append(batch.inputs)
-            if sum(len(inputs[0]) for inputs in found) >= 2:
+            found.append(batch)
+            if sum(len(each) for each in found) >= 2:
                 break
-        return tuple(torch.cat(column)[:2] for column in zip(*found, strict=True))
+        axes = self.axes or (0,) * len(found[0].inputs)
+        columns = zip(zip(*(each.inputs for each in found), strict=True), axes, strict=True)
+        return tuple(
+            parts[0] if axis is None else torch.cat(parts, axis).narrow(axis, 0, 2)
+            for parts, axis in columns
+        )
 
     def _pick(self, count: int, stream: int, seed: int) -> Rows:
         rows = np.arange(len(self.training))
@@ -195,7 +202,7 @@ class Data:
         if len(kept) == 0:
             raise DataError(f"data {self.name}: none of {len(rows)} images of a batch can be read")
         labels = None if samples.labels is None else torch.from_numpy(samples.labels[kept])
-        return Batch(self.transform(stored, random), labels)
+        return Batch(self.transform(stored, random), labels, self.axes)
 
 
 def _positive(number: int) -> int:

@@ -4,9 +4,9 @@
 import hashlib
 import importlib
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +15,18 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from edgeprune.data.arrays import as_arrays, checked, found_arrays, layout_of, usable_array
+from edgeprune.data.arrays import ArrayPool, as_arrays, checked, found_arrays, layout_of
+from edgeprune.data.fitting import is_picture, takes_integers, unstacked
 from edgeprune.data.pool import Found, Rows, watched
 from edgeprune.data.spec import DataSpec
 from edgeprune.errors import DataError, MissingExtra
+from edgeprune.model import Wanted
 from edgeprune.progress import Progress
 
 __all__ = ["open_digits", "open_factory"]
 
 
-def open_digits(spec: DataSpec) -> Found:
+def open_digits(spec: DataSpec, wanted: Sequence[Wanted] = ()) -> Found:
     """The 1797 handwritten digits inside scikit-learn: ``[N, 8, 8]``, values 0 to 16.
 
     Raises:
@@ -36,10 +38,12 @@ def open_digits(spec: DataSpec) -> Found:
         raise MissingExtra("scikit-learn", "compress") from None
     images, labels = load_digits().images, load_digits().target
     arrays: dict[str, NDArray[Any]] = {"x": images.astype(np.uint8), "y": labels}
-    return found_arrays(arrays.__getitem__, list(arrays), spec, "digits")
+    return found_arrays(arrays.__getitem__, list(arrays), spec, "digits", wanted)
 
 
-def open_factory(spec: DataSpec, memory: int, seed: int, progress: Progress) -> Found:
+def open_factory(
+    spec: DataSpec, memory: int, seed: int, progress: Progress, wanted: Sequence[Wanted] = ()
+) -> Found:
     """What the user's function returns: a dictionary of arrays, or a torch ``Dataset``.
 
     A dataset gives ``x``, ``(x, y)``, or ``(x, ..., y)`` for several inputs; ``y`` is an integer
@@ -55,9 +59,9 @@ def open_factory(spec: DataSpec, memory: int, seed: int, progress: Progress) -> 
         made = _call(where)
         if isinstance(made, Mapping):
             arrays = as_arrays(made, where)
-            return found_arrays(arrays.__getitem__, list(arrays), spec, where)
+            return found_arrays(arrays.__getitem__, list(arrays), spec, where, wanted)
         if hasattr(made, "__getitem__") and hasattr(made, "__len__"):
-            return _open_dataset(made, spec, where, memory, progress)
+            return _open_dataset(made, spec, where, memory, progress, wanted)
     raise DataError(
         f"{where}: returned {type(made).__name__}; needed is a dictionary of arrays, or a torch "
         "Dataset with __getitem__ and __len__"
@@ -96,7 +100,9 @@ class _Items:
     dataset: Any
     rows: Rows
     labels: Rows | None
+    spec: DataSpec
     where: str
+    wanted: Sequence[Wanted]
     sample_bytes: int = 0
 
     def __len__(self) -> int:
@@ -104,20 +110,30 @@ class _Items:
 
     def load(self, rows: Rows, *, keep: bool, progress: Progress) -> "_Items":
         labels = None if self.labels is None else self.labels[rows]
-        return _Items(self.dataset, self.rows[rows], labels, self.where)
+        return replace(self, rows=self.rows[rows], labels=labels)
+
+    def batch(self, rows: Rows) -> ArrayPool:
+        """The items of ``rows`` as the model takes them."""
+        items = [_item(self.dataset, row, self.where)[0] for row in self.rows[rows].tolist()]
+        columns = _stacked(items, self.where)
+        arrays, axes = unstacked(columns, self.wanted, self.spec.source.batch_axis, self.where)
+        spec = _with_source(self.spec, batch_axis=axes)
+        return checked(arrays, None, spec, self.where, self.wanted)
 
     def take(self, rows: Rows) -> tuple[tuple[Tensor, ...], Rows]:
-        items = [_item(self.dataset, row, self.where)[0] for row in self.rows[rows].tolist()]
-        arrays = _stacked(items, self.where).items()
-        usable = (usable_array(array, f"{self.where}: {name}") for name, array in arrays)
-        return tuple(torch.from_numpy(array) for array in usable), rows
+        return tuple(torch.from_numpy(array) for array in self.batch(rows).inputs), rows
 
     def notes(self) -> tuple[str, ...]:
         return ()
 
 
 def _open_dataset(
-    dataset: Any, spec: DataSpec, where: str, memory: int, progress: Progress
+    dataset: Any,
+    spec: DataSpec,
+    where: str,
+    memory: int,
+    progress: Progress,
+    wanted: Sequence[Wanted],
 ) -> Found:
     if len(dataset) == 0:
         raise DataError(f"{where}: returned an empty dataset")
@@ -141,33 +157,45 @@ def _open_dataset(
             f"{where}: {len(known)} of {len(labels)} items have labels; all or none must"
         )
     if keep:
-        return _in_memory(_stacked(kept, where), known, spec, where)
-    rows = {"items": np.arange(len(dataset))}
-    numbers = checked(rows, ("y", np.array(known)) if known else None, spec, where)
-    sample = usable_array(_stacked([first], where)["input 0"], f"{where}: input 0")
+        return _in_memory(_stacked(kept, where), known, spec, where, wanted)
+    plain = _with_source(spec, batch_axis=())
+    every = {"items": np.arange(len(dataset))}
+    numbers = checked(every, ("y", np.array(known)) if known else None, plain, where)
+    pool = _Items(dataset, numbers.inputs[0], numbers.labels, spec, where, wanted)
+    sample = pool.batch(np.arange(1))
+    one, whole = sample.inputs[0], sample.axes[0] == 0
     return Found(
-        train=_Items(dataset, numbers.inputs[0], numbers.labels, where),
+        train=pool,
         evaluation=None,
         classes=spec.source.classes if isinstance(spec.source.classes, tuple) else None,
-        shape=sample.shape[1:],
-        eight_bit=sample.dtype == np.uint8,
-        layout=layout_of(sample, spec.source, where),
+        shape=sample.sample_shapes[0],
+        eight_bit=is_picture(one) and not takes_integers(wanted[0] if wanted else None),
+        layout=layout_of(one, spec.source, where) if whole else None,
         preprocessing=spec.preprocessing,
         facts=(f"{len(dataset)} items\t{digest.hexdigest()}\t{known}",),
-        notes=numbers.left_out,
+        notes=(*numbers.left_out, *sample.left_out),
+        axes=sample.axes,
     )
 
 
+def _with_source(spec: DataSpec, **changes: Any) -> DataSpec:
+    return spec.model_copy(update={"source": spec.source.model_copy(update=changes)})
+
+
 def _in_memory(
-    arrays: dict[str, NDArray[Any]], labels: list[int], spec: DataSpec, where: str
+    columns: dict[str, NDArray[Any]],
+    labels: list[int],
+    spec: DataSpec,
+    where: str,
+    wanted: Sequence[Wanted],
 ) -> Found:
+    arrays, axes = unstacked(columns, wanted, spec.source.batch_axis, where)
     names: dict[str, Any] = {"inputs": tuple(arrays), "train": None, "evaluation": None}
     if labels:
         arrays = {**arrays, "y": np.array(labels)}
         names["labels"] = "y"
-    source = spec.source.model_copy(update=names)
-    named = spec.model_copy(update={"source": source})
-    return found_arrays(arrays.__getitem__, list(arrays), named, where)
+    named = _with_source(spec, batch_axis=axes, **names)
+    return found_arrays(arrays.__getitem__, list(arrays), named, where, wanted)
 
 
 def _item(dataset: Any, row: int, where: str) -> tuple[tuple[NDArray[Any], ...], int | None]:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Hugging Face ``datasets`` folders (``save_to_disk``): Arrow tables, no code, no network."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from edgeprune.data.pool import Found, Rows, SampleError
 from edgeprune.data.spec import DataSpec
 from edgeprune.data.tree import FolderTree, listing
 from edgeprune.errors import DataError, MissingExtra
+from edgeprune.model import Wanted
 
 __all__ = ["is_hub_folder", "open_hub"]
 
@@ -26,7 +27,7 @@ def is_hub_folder(path: Path) -> bool:
     return single or (path / "dataset_dict.json").is_file()
 
 
-def open_hub(path: Path, spec: DataSpec, input_shape: tuple[int, ...] | None, where: str) -> Found:
+def open_hub(path: Path, spec: DataSpec, wanted: Sequence[Wanted], where: str) -> Found:
     """Tables or images of a ``datasets`` folder.
 
     A column of images is read as image files are; other inputs must be columns of numbers, each
@@ -51,9 +52,9 @@ def open_hub(path: Path, spec: DataSpec, input_shape: tuple[int, ...] | None, wh
     if not spec.source.inputs and columns:
         spec = _with_source(spec, inputs=(columns[0],))
     if spec.source.inputs and spec.source.inputs[0] in columns:
-        found = _images(used, spec, input_shape, path, where)
+        found = _images(used, spec, wanted, path, where)
     else:
-        found = _tables(used, spec, where)
+        found = _tables(used, spec, where, wanted)
     return replace(found, notes=(*said, *found.notes))
 
 
@@ -135,13 +136,15 @@ def _is_number(kind: Any) -> bool:
     return dtype.startswith(("int", "uint", "float", "bool"))
 
 
-def _tables(tables: dict[str, Any], spec: DataSpec, where: str) -> Found:
+def _tables(tables: dict[str, Any], spec: DataSpec, where: str, wanted: Sequence[Wanted]) -> Found:
     names = list(tables)
     if len(names) == 1:
         table, spec = tables[names[0]], _with_source(spec, train=None, evaluation=None)
         inputs, labels = _columns(table, spec, where)
         spec = _with_source(spec, inputs=inputs, labels=labels)
-        return found_arrays(lambda name: _column(table, name), table.column_names, spec, where)
+        return found_arrays(
+            lambda name: _column(table, name), table.column_names, spec, where, wanted
+        )
     inputs, labels = _columns(tables[names[0]], spec, where)
     spec = _with_source(spec, inputs=inputs, labels=labels, train=names[0], evaluation=names[1])
     place = {f"{column}_{name}": (name, column) for name in names for column in inputs}
@@ -155,7 +158,7 @@ def _tables(tables: dict[str, Any], spec: DataSpec, where: str) -> Found:
         split, column = place[name]
         return _column(tables[split], column)
 
-    return found_arrays(read, list(place), spec, where)
+    return found_arrays(read, list(place), spec, where, wanted)
 
 
 def _column(table: Any, name: str) -> NDArray[Any]:
@@ -165,11 +168,11 @@ def _column(table: Any, name: str) -> NDArray[Any]:
 def _images(
     tables: dict[str, Any],
     spec: DataSpec,
-    input_shape: tuple[int, ...] | None,
+    wanted: Sequence[Wanted],
     path: Path,
     where: str,
 ) -> Found:
-    preprocessing, notes = image_preprocessing(spec, input_shape)
+    preprocessing, notes = image_preprocessing(spec, wanted)
     pools: list[ImagePool] = []
     size: tuple[int, int] | None = None
     for split, table in tables.items():

@@ -15,9 +15,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from edgeprune.data.fitting import takes_integers
 from edgeprune.data.pool import Rows, SampleError, watched
 from edgeprune.data.spec import DataSpec, Preprocessing, pair
 from edgeprune.errors import DataError, MissingExtra
+from edgeprune.model import Wanted
 from edgeprune.progress import Progress
 
 if TYPE_CHECKING:
@@ -115,29 +117,39 @@ def _resized(width: int, height: int, size: int | tuple[int, int]) -> tuple[int,
 
 
 def image_preprocessing(
-    spec: DataSpec, input_shape: tuple[int, ...] | None
+    spec: DataSpec, wanted: Sequence[Wanted]
 ) -> tuple[Preprocessing, tuple[str, ...]]:
     """What the spec says; else what the model's ``[N, C, H, W]`` asks for.
 
-    Values are then scaled and normalised with ImageNet's constants. The second value says in words
-    what was chosen here.
+    Values are then scaled and normalised with ImageNet's constants, unless the model takes
+    integers: those are given the bytes. The second value says in words what was chosen here.
     """
     if spec.preprocessing is not None:
         return spec.preprocessing, ()
-    shape = input_shape if input_shape is not None and len(input_shape) == 4 else None
+    shape, raw = _size_of(wanted), takes_integers(wanted[0] if wanted else None)
     gray = shape is not None and shape[1] == 1
     chosen = Preprocessing(
         resize=max(shape[2:]) if shape else None,
         crop=(shape[2], shape[3]) if shape else None,
         grayscale=gray,
-        mean=() if gray else IMAGENET_MEAN,
-        std=() if gray else IMAGENET_STD,
+        mean=() if gray or raw else IMAGENET_MEAN,
+        std=() if gray or raw else IMAGENET_STD,
     )
     values = "values scaled to 0..1" + ("" if gray else ", ImageNet mean and std")
+    if raw:
+        values = "bytes 0 to 255, since the model takes integers"
     sizes = (
         f"shorter side {max(shape[2:])}, centre {shape[2]}x{shape[3]}" if shape else "as they are"
     )
     return chosen, (f"preprocessing was chosen, no spec gave it: {values}; sizes: {sizes}",)
+
+
+def _size_of(wanted: Sequence[Wanted]) -> tuple[int, ...] | None:
+    """The model's first input as ``[N, C, H, W]``, where that is known."""
+    if not wanted or len(wanted[0].shape) != 4:
+        return None
+    sizes = [size for size in wanted[0].shape[1:] if size is not None]
+    return (1, *sizes) if len(sizes) == 3 else None
 
 
 def first_size(

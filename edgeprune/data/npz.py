@@ -3,6 +3,7 @@
 
 import math
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from edgeprune.data.arrays import found_arrays
 from edgeprune.data.pool import Found
 from edgeprune.data.spec import DataSpec
 from edgeprune.errors import DataError
+from edgeprune.model import Wanted
 
 __all__ = ["is_npz", "open_npz"]
 
@@ -31,7 +33,7 @@ def is_npz(path: Path) -> bool:
     return bool(names) and all(name.endswith(".npy") for name in names)
 
 
-def open_npz(path: Path, spec: DataSpec, where: str) -> Found:
+def open_npz(path: Path, spec: DataSpec, where: str, wanted: Sequence[Wanted] = ()) -> Found:
     """The arrays of an ``.npz``.
 
     Raises:
@@ -42,7 +44,9 @@ def open_npz(path: Path, spec: DataSpec, where: str) -> Found:
             names = [name.removesuffix(".npy") for name in archive.namelist()]
             if not names or not all(name.endswith(".npy") for name in archive.namelist()):
                 raise DataError(f"{where}: no .npz file; it holds something else than .npy arrays")
-            return found_arrays(lambda name: _read(archive, name, where), names, spec, where)
+            return found_arrays(
+                lambda name: _read(archive, name, where), names, spec, where, wanted
+            )
     except (OSError, zipfile.BadZipFile, NotImplementedError) as error:
         raise DataError(f"{where}: can't be read as .npz: {error}") from None
 

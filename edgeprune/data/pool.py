@@ -38,7 +38,7 @@ class Samples(Protocol):
         """Count of samples."""
 
     def take(self, rows: Rows) -> tuple[tuple[Tensor, ...], Rows]:
-        """The stored inputs of ``rows``, batch axis first, and the rows that they are of.
+        """The stored inputs of ``rows`` along their own axes, and the rows that they are of.
 
         The rows given back are fewer only where a sample proves corrupt and the spec skips those.
 
@@ -90,6 +90,8 @@ class Found:
     facts: tuple[str, ...]
     """What identifies the content: names and sizes, or hashes of arrays. No absolute path."""
     notes: tuple[str, ...] = ()
+    axes: tuple[int | None, ...] | None = None
+    """The axis of the samples of each input as it is taken; ``None``: the first of each."""
 
 
 def watched(items: Collection[T], title: str, progress: Progress) -> Iterator[T]:

@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from edgeprune.data.batches import Data
 from edgeprune.data.factory import open_digits, open_factory
+from edgeprune.data.fitting import takes_integers
 from edgeprune.data.hub import is_hub_folder, open_hub
 from edgeprune.data.images import (
     IMAGENET_MEAN,
@@ -28,6 +30,7 @@ from edgeprune.data.split import divide, generator
 from edgeprune.data.transform import Transform
 from edgeprune.data.tree import checksum, listing, open_tree
 from edgeprune.errors import DataError, nearest
+from edgeprune.model import Wanted
 from edgeprune.progress import Progress, Silent
 
 __all__ = ["open_data", "resolve"]
@@ -47,7 +50,7 @@ def open_data(
     seed: int,
     path: Path | None = None,
     limit: int | None = None,
-    input_shape: tuple[int, ...] | None = None,
+    wanted: Sequence[Wanted] = (),
     progress: Progress = Silent(),  # noqa: B008  (it has no state)
     memory: int = _MEMORY,
 ) -> Data:
@@ -60,8 +63,8 @@ def open_data(
         seed: Of the division, where the spec fixes none.
         path: The same as ``spec=path``.
         limit: At most so many samples each for training with holdout, and for evaluation.
-        input_shape: The model's first input, ``[N, C, H, W]``, where it is known: image files
-            are brought to that size where no spec says how.
+        wanted: What the model takes, where that is known: arrays are brought to its types and
+            batch axes, image files to its first input's size where no spec says how.
         progress: Shows a bar where reading takes longer than two seconds.
         memory: Bytes of decoded images that may be kept.
 
@@ -73,11 +76,11 @@ def open_data(
     spec = resolve(name, path)
     where = str(spec.source.path or spec.source.factory or spec.name)
     _check_sum(spec, where)
-    found = _open(spec, where, input_shape, (memory, seed), progress)
+    found = _open(spec, where, wanted, (memory, seed), progress)
     chosen = seed if spec.split.seed is None else spec.split.seed
     parts = _parts(found, spec, chosen, limit)
     samples, notes = _loaded(parts, memory, where, progress)
-    transform, preprocessing, said = _transform(found, spec)
+    transform, preprocessing, said = _transform(found, spec, wanted[0] if wanted else None)
     return Data(
         name=spec.name,
         classes=found.classes,
@@ -89,6 +92,7 @@ def open_data(
         transform=transform,
         augment=spec.augment,
         seed=chosen,
+        axes=found.axes,
         calibration_limit=spec.counts.calibration,
         remarks=(*found.notes, *said, *notes),
     )
@@ -189,32 +193,30 @@ def _check_sum(spec: DataSpec, where: str) -> None:
 def _open(
     spec: DataSpec,
     where: str,
-    input_shape: tuple[int, ...] | None,
+    wanted: Sequence[Wanted],
     limits: tuple[int, int],
     progress: Progress,
 ) -> Found:
     kind, path = spec.source.kind, spec.source.path
     if kind == "digits":
-        return open_digits(spec)
+        return open_digits(spec, wanted)
     if kind == "factory":
         memory, seed = limits
-        return open_factory(spec, memory, seed, progress)
+        return open_factory(spec, memory, seed, progress, wanted)
     assert path is not None  # _with_path and _look see to it
     if kind == "npz":
-        return open_npz(path, spec, where)
+        return open_npz(path, spec, where, wanted)
     if kind == "datasets":
         if not is_hub_folder(path):
             raise DataError(f"{where}: no datasets folder; make one with save_to_disk")
-        return open_hub(path, spec, input_shape, where)
-    return _open_images(path, spec, input_shape, where)
+        return open_hub(path, spec, wanted, where)
+    return _open_images(path, spec, wanted, where)
 
 
-def _open_images(
-    path: Path, spec: DataSpec, input_shape: tuple[int, ...] | None, where: str
-) -> Found:
+def _open_images(path: Path, spec: DataSpec, wanted: Sequence[Wanted], where: str) -> Found:
     tree = open_tree(path)
     layout = read_layout(tree.files, tree.folders, spec.source, skip=spec.skips, where=where)
-    preprocessing, notes = image_preprocessing(spec, input_shape)
+    preprocessing, notes = image_preprocessing(spec, wanted)
     names = layout.train.names
     size = first_size(
         lambda i: tree.read(names[i]),
@@ -283,7 +285,7 @@ def _limited(rows: Rows, labels: Rows | None, limits: tuple[int | None, ...], se
 
 
 def _transform(
-    found: Found, spec: DataSpec
+    found: Found, spec: DataSpec, need: Wanted | None
 ) -> tuple[Transform, dict[str, Any] | None, tuple[str, ...]]:
     """How batches are prepared, the same as JSON, and what was chosen here in words."""
     layout, given, shape = found.layout, found.preprocessing, found.shape
@@ -291,6 +293,9 @@ def _transform(
     axes = layout[1:] if layout else ""
     channels = shape[axes.index("C")] if "C" in axes else 1 if axes or not shape else shape[-1]
     notes: tuple[str, ...] = ()
+    raw = need if takes_integers(need) else None
+    if raw is not None:
+        _check_raw(found, spec, raw)
     if given is None:
         if not found.eight_bit:
             return Transform(layout, identity=True), None, ()
@@ -303,8 +308,12 @@ def _transform(
             f"data {spec.name}: preprocessing.mean has {len(given.mean)} values "
             f"for {channels} channels"
         )
-    scale = given.scale or (1 / 255 if found.eight_bit else 1.0)
-    transform = Transform(layout, scale, given.mean, given.std, given.layout == "NHWC")
+    scale = given.scale or (1 / 255 if found.eight_bit and not raw else 1.0)
+    last = given.layout == "NHWC"
+    if raw is not None:
+        transform = Transform(layout, channels_last=last, identity=True, dtype=raw.dtype)
+    else:
+        transform = Transform(layout, scale, given.mean, given.std, last)
     files = isinstance(found.train, ImagePool)
     told = given.model_dump(mode="json", exclude=None if files else _FILE_OPTIONS)
     told["scale"] = scale
@@ -312,6 +321,21 @@ def _transform(
         sides = [shape[axes.index(axis)] for axis in "HW"]
         told |= {"input_size": sides, "channels": channels}
     return transform, told | {"formula": "(value * scale - mean) / std"}, notes
+
+
+def _check_raw(found: Found, spec: DataSpec, need: Wanted) -> None:
+    """Values that a model takes as integers can't be scaled, and bytes have to fit its type."""
+    kind = str(need.dtype).removeprefix("torch.")
+    given = found.preprocessing
+    if given is not None and (given.mean or given.scale not in (None, 1)):
+        raise DataError(
+            f"data {spec.name}: the model takes {kind}, so it is given the stored values: leave "
+            "preprocessing.scale, mean and std out"
+        )
+    if isinstance(found.train, ImagePool) and need.dtype in (torch.int8, torch.bool):
+        raise DataError(
+            f"data {spec.name}: bytes of images (0 to 255) don't fit the model's {kind}"
+        )
 
 
 def _check_options(found: Found, spec: DataSpec) -> None:

@@ -14,6 +14,7 @@ from edgeprune.toml import Config, load
 
 __all__ = [
     "Augment",
+    "BatchAxis",
     "Counts",
     "DataSpec",
     "Kind",
@@ -27,6 +28,7 @@ __all__ = [
 
 Kind = Literal["images", "npz", "datasets", "factory", "digits"]
 Layout = Literal["NCHW", "NHWC", "NHW"]
+BatchAxis = Annotated[int, Field(ge=0)] | Literal["none"]
 Augment = Literal["none", "flip-shift"]
 
 Positive = Annotated[int, Field(ge=1)]
@@ -68,6 +70,9 @@ class Source(Config):
     """How many classes there must be, or their names in label order."""
     layout: Layout | None = None
     """Order of the axes of the first input of arrays, where that input is images."""
+    batch_axis: tuple[BatchAxis, ...] = ()
+    """The axis of the samples of each input array, ``"none"`` for one that serves all samples.
+    Absent: the axis that the model has its batch on, else the first."""
     sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None = None
     """Of a file's bytes, or of a folder's listing (see ``edgeprune.data.checksum``)."""
 
@@ -79,6 +84,8 @@ class Source(Config):
             raise ValueError(f'kind = "{self.kind}" takes no path and no sha256')
         if self.kind in ("images", "digits") and (self.inputs or self.labels):
             raise ValueError(f'kind = "{self.kind}" has no named inputs or labels')
+        if self.kind == "images" and self.batch_axis:
+            raise ValueError('kind = "images" takes no batch_axis')
         return self
 
 

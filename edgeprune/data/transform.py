@@ -30,6 +30,8 @@ class Transform:
     """The model takes NHWC."""
     identity: bool = False
     """The values are given to the model as they are stored."""
+    dtype: torch.dtype | None = None
+    """What integer pictures become, where the model takes such; ``None``: they stay."""
 
     def __call__(
         self, inputs: tuple[Tensor, ...], random: np.random.Generator | None
@@ -51,6 +53,8 @@ class Transform:
             images = flip_shift(images, random)
         if not self.identity:
             images = self._scaled(images)
+        elif self.dtype is not None:
+            images = images.to(self.dtype)
         return images if self.channels_last else images.permute(0, 3, 1, 2)
 
     def _scaled(self, values: Tensor) -> Tensor:

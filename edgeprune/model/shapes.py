@@ -21,6 +21,7 @@ __all__ = [
     "parse_shape",
     "resized",
     "said_axes",
+    "said_inputs",
     "zeros",
 ]
 
@@ -140,6 +141,21 @@ def _shape(given: InputShape | tuple[int, ...] | str) -> InputShape:
     if isinstance(given, InputShape):
         return given
     return parse_shape(given) if isinstance(given, str) else InputShape(tuple(given))
+
+
+def said_inputs(shapes: Shapes) -> tuple[Wanted, ...]:
+    """What the user says that a model takes."""
+    given = [_shape(s) for s in shapes]
+    axes = said_axes(given, zeros((s.sizes, torch.float32) for s in given))
+    return tuple(
+        Wanted(
+            None,
+            tuple(None if place == axis else n for place, n in enumerate(s.sizes)),
+            s.dtype,
+            axis,
+        )
+        for s, axis in zip(given, axes, strict=True)
+    )
 
 
 def batch_axes(example: Sequence[Tensor]) -> Axes:

@@ -16,9 +16,10 @@ from edgeprune.model.archive import MARK, open_archive
 from edgeprune.model.carrier import Event, Input, Model, Output
 from edgeprune.model.names import output_names
 from edgeprune.model.program import copied, own, quietly, swept
+from edgeprune.model.shapes import Wanted
 from edgeprune.recipe import NUMERICS
 
-__all__ = ["from_archive", "read", "save"]
+__all__ = ["described_inputs", "from_archive", "read", "save"]
 
 _VERSION = 2
 """2 has the batch axes and the outputs' names; 1 is still read."""
@@ -85,11 +86,37 @@ def from_archive(program: ExportedProgram, about: str, path: Path) -> Model:
     return Model(swept(own(program)), inputs, outputs, history, table["numerics"])
 
 
+def described_inputs(about: str, path: Path) -> tuple[Wanted, ...]:
+    """What a model takes, of the text that ``save`` stored beside it.
+
+    Raises:
+        ModelError: The text is damaged.
+    """
+    try:
+        inputs = tuple(_input(entry) for entry in json.loads(about)["inputs"])
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise ModelError(f"{path}: {MARK} inside is damaged: {error}") from None
+    dynamic = any(i.dynamic_batch for i in inputs)
+    return tuple(
+        Wanted(
+            i.name,
+            tuple(
+                None if i.dynamic_batch and place == i.batch_axis else size
+                for place, size in enumerate(i.shape)
+            ),
+            i.dtype,
+            i.batch_axis,
+            fixed=not dynamic,
+        )
+        for i in inputs
+    )
+
+
 def _input(entry: dict[str, Any]) -> Input:
     dtype = getattr(torch, entry["dtype"])
     if not isinstance(dtype, torch.dtype):
         raise ValueError(f"dtype '{entry['dtype']}'")
-    axis = entry.get("batch_axis", 0)
+    axis = entry.get("batch_axis", 0 if entry["shape"] else None)
     if axis is not None and axis not in range(len(entry["shape"])):
         raise ValueError(f"batch_axis {axis}")
     return Input(entry["name"], tuple(entry["shape"]), dtype, entry["dynamic_batch"], axis)

@@ -12,6 +12,7 @@ import torch
 
 from edgeprune.data import Data, checksum, open_data, pool
 from edgeprune.errors import ConfigError, DataError
+from edgeprune.model import Wanted
 from tests.unit.data.pictures import archive, classes, folder, png
 
 SPEC = """
@@ -105,7 +106,9 @@ def test_a_path_without_a_spec_gets_imagenets_constants_and_says_so(tmp_path: Pa
 def test_images_take_the_models_size_and_channels(tmp_path: Path) -> None:
     sizes = [(20, 30), (40, 12), (9, 9)] * 3
     root = folder(tmp_path / "p", {f"{i}.png": png(128, size) for i, size in enumerate(sizes)})
-    (images,) = open_data(str(root), seed=0, input_shape=(1, 1, 10, 16)).example()
+    (images,) = open_data(
+        str(root), seed=0, wanted=(Wanted(None, (None, 1, 10, 16), torch.float32),)
+    ).example()
     assert images.shape == (2, 1, 10, 16)
     assert torch.allclose(images, torch.tensor(128 / 255))
     with pytest.raises(DataError, match=r"set preprocessing\.resize in a spec"):
