@@ -107,17 +107,28 @@ def record(
 
 def _inputs(session: Session, model: Model, data: Data | None, seed: int) -> list[Array]:
     """One batch: as many samples as the artifact is fixed to, or one; in its own layout."""
-    first = session.inputs[0].shape[:1]
-    size = first[0] if first and isinstance(first[0], int) else 1
+    axes = model.batch_axes
+    pairs = zip(session.inputs, axes, strict=True)
+    first = next((spec.shape[axis] for spec, axis in pairs if axis is not None), 1)
+    size = first if isinstance(first, int) else 1
     batches = random_batches(model, size, seed) if data is None else evaluation_batches(data, size)
-    columns = [np.concatenate(column) for column in zip(*batches, strict=True)]
-    if not columns:
+    if not batches:
         raise InputError("the data has no evaluation samples to record the health check with")
-    rows = np.arange(size) % len(columns[0])
+    columns = [
+        parts[0] if axis is None else _repeated(parts, axis, size)
+        for parts, axis in zip(zip(*batches, strict=True), axes, strict=True)
+    ]
     with tempfile.TemporaryDirectory(prefix="edgeprune-") as folder:
         path = Path(folder) / "batch.npz"
-        np.savez(path, *(column[rows] for column in columns))
+        np.savez(path, *columns)
         return real_inputs(session.inputs, path)
+
+
+def _repeated(parts: Sequence[Array], axis: int, size: int) -> Array:
+    """``size`` samples of a column of batches, from the first again where there are fewer."""
+    whole: Array = np.concatenate(parts, axis)
+    taken: Array = whole.take(np.arange(size) % whole.shape[axis], axis)
+    return taken
 
 
 def _tolerances(

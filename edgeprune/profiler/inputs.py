@@ -73,12 +73,14 @@ def real_inputs(specs: Sequence[TensorSpec], path: Path, *, whole: bool = False)
             )
         values = list(arrays.values())
         arrays = {spec.name: values[index] for index, spec in enumerate(specs)}
-    return [_fit(spec, arrays[spec.name], path, whole) for spec in specs]
+    size = specs[0].shape[0] if specs and specs[0].shape else None
+    return [_fit(spec, arrays[spec.name], path, size, whole) for spec in specs]
 
 
 def _random(spec: TensorSpec, generator: np.random.Generator) -> Array:
     shape = tuple(
-        1 if axis == 0 and isinstance(dim, str) else dim for axis, dim in enumerate(spec.shape)
+        1 if dim == "batch" or (axis == 0 and isinstance(dim, str)) else dim
+        for axis, dim in enumerate(spec.shape)
     )
     unknown = [dim for dim in shape if isinstance(dim, str)]
     if unknown:
@@ -96,15 +98,19 @@ def _random(spec: TensorSpec, generator: np.random.Generator) -> Array:
     return generator.integers(limits.min, limits.max, size=sizes, endpoint=True).astype(dtype)
 
 
-def _fit(spec: TensorSpec, array: Array, path: Path, whole: bool) -> Array:
+def _fit(spec: TensorSpec, array: Array, path: Path, size: int | str | None, whole: bool) -> Array:
     candidates = [array]
     if array.ndim == 4:
         candidates += [array.transpose(0, 2, 3, 1), array.transpose(0, 3, 1, 2)]
     for candidate in candidates:
-        batch = spec.shape[0] if spec.shape and isinstance(spec.shape[0], int) else 1
-        if candidate.ndim and len(candidate) > batch and not whole:
-            candidate = candidate[:batch]
-        given = (batch, *candidate.shape[1:]) if whole and candidate.ndim else candidate.shape
+        axis = _batch_axis(spec.shape, candidate.shape, size)
+        dim = spec.shape[axis] if axis < min(len(spec.shape), candidate.ndim) else None
+        batch = dim if isinstance(dim, int) else 1
+        if dim is not None and candidate.shape[axis] > batch and not whole:
+            candidate = candidate.take(range(batch), axis)
+        given = candidate.shape
+        if whole and dim is not None:
+            given = (*given[:axis], batch, *given[axis + 1 :])
         if _same(spec.shape, given) and np.can_cast(
             candidate.dtype, spec.dtype, casting="same_kind"
         ):
@@ -114,6 +120,20 @@ def _fit(spec: TensorSpec, array: Array, path: Path, whole: bool) -> Array:
     raise InputError(
         f"{path}: input {spec.name} is {spec.dtype} {wanted}, the array is {array.dtype} {found}"
     )
+
+
+def _batch_axis(
+    wanted: tuple[int | str, ...], given: tuple[int, ...], size: int | str | None
+) -> int:
+    """Where an array has its samples: at the axis that is called the batch, at the only one that
+    differs from the input's, if that has the batch ``size``, else at the first."""
+    if "batch" in wanted:
+        return wanted.index("batch")
+    if len(wanted) != len(given):
+        return 0
+    pairs = [(dim, axis) for axis, dim in enumerate(wanted) if not isinstance(dim, str)]
+    other = [axis for dim, axis in pairs if dim != given[axis]]
+    return other[0] if len(other) == 1 and wanted[other[0]] == size else 0
 
 
 def _same(wanted: tuple[int | str, ...], given: tuple[int, ...]) -> bool:
