@@ -35,6 +35,12 @@ from edgeprune.export.onnx_weights import (
     unfuse_dequantizers,
 )
 from edgeprune.export.quiet import quiet
+from edgeprune.export.resampling import (
+    has_divisor,
+    is_antialiased,
+    linear_by_matrices,
+    plain_averages,
+)
 from edgeprune.model import Model
 from edgeprune.model.capture import capture_program
 from edgeprune.writing import write
@@ -119,6 +125,8 @@ def _program(model: Model, batch: int | Literal["dynamic"]) -> ExportedProgram:
     settle_layouts(module)
     cast_integers(module)
     fold_attention(module)
+    linear_by_matrices(module, is_antialiased)
+    plain_averages(module, has_divisor)
     dynamic = batch == "dynamic"
     found = capture_program(
         module, tuple(_examples(model, batch)), dynamic=dynamic, axes=model.batch_axes

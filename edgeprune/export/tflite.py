@@ -22,7 +22,7 @@ from edgeprune.export.flatbuffer import Graph, Tensor, load, pack, view
 from edgeprune.export.names import is_image
 from edgeprune.export.quiet import quiet
 from edgeprune.export.reduce import MODES, reduce, storage_notes
-from edgeprune.export.tflite_graph import repeat_by_cat
+from edgeprune.export.tflite_graph import prepare
 from edgeprune.model import Input, Model
 from edgeprune.writing import write
 
@@ -142,7 +142,7 @@ def _convert(model: Model, batch: int) -> bytes:
     except ImportError:
         raise MissingExtra("litert-torch", "compress") from None
     module = model.module()
-    repeat_by_cat(module)
+    prepare(module)
     entry = _Entry(module, model)
     example = {i.name: _example(i, batch) for i in model.inputs}
     with quiet() as output:

@@ -6,13 +6,34 @@ from __future__ import annotations
 import torch
 from torch.fx import GraphModule, Node
 
-__all__ = ["repeat_by_cat"]
+from edgeprune.export.resampling import (
+    has_divisor,
+    is_antialiased,
+    linear_by_matrices,
+    nearest_by_index,
+    plain_averages,
+    scales_by_size,
+)
+from edgeprune.export.transposed import crop_transposed
+
+__all__ = ["prepare", "repeat_by_cat"]
+
+aten = torch.ops.aten
 
 _VIEWS = {
     torch.ops.aten.view.default,
     torch.ops.aten.reshape.default,
     torch.ops.aten._unsafe_view.default,
 }
+
+
+def prepare(module: GraphModule) -> None:
+    """All edits that a TFLite file needs, in place."""
+    repeat_by_cat(module)
+    nearest_by_index(module)
+    linear_by_matrices(module, lambda node: is_antialiased(node) or not scales_by_size(node))
+    plain_averages(module, has_divisor)
+    crop_transposed(module)
 
 
 def repeat_by_cat(module: GraphModule) -> None:

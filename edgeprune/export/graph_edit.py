@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Put nodes into an exported graph, with the metadata that the next edit reads."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+from torch.fx import GraphModule, Node
+from torch.fx.node import map_arg
+
+__all__ = ["argument", "constant", "insert", "read", "replace", "shape_of"]
+
+
+def argument(node: Node, index: int, default: Any = None) -> Any:
+    """A positional argument of an ATen call, wherever it is given."""
+    if len(node.args) > index:
+        return node.args[index]
+    target: Any = node.target
+    names = [a.name for a in target._schema.arguments]
+    return node.kwargs.get(names[index], default) if len(names) > index else default
+
+
+def shape_of(node: Node) -> tuple[Any, ...]:
+    """Sizes of a node's tensor; a batch may be symbolic."""
+    return tuple(node.meta["val"].shape)
+
+
+def insert(before: Node, target: Any, *args: Any) -> Node:
+    """A call in front of ``before``, with its fake value."""
+    with before.graph.inserting_before(before):
+        node = before.graph.call_function(target, args)
+    mode = before.meta["val"].fake_mode
+
+    def known(source: Node) -> Any:
+        return source.meta["val"]
+
+    with mode:
+        node.meta["val"] = target(*map_arg(args, known))
+    return node
+
+
+def constant(module: GraphModule, before: Node, tensor: Tensor) -> Node:
+    """A buffer in front of ``before`` that holds ``tensor``."""
+    number = 0
+    while hasattr(module, f"edited_{number}"):
+        number += 1
+    module.register_buffer(f"edited_{number}", tensor)
+    with before.graph.inserting_before(before):
+        node = before.graph.get_attr(f"edited_{number}")
+    node.meta["val"] = before.meta["val"].fake_mode.from_tensor(tensor, static_shapes=True)
+    return node
+
+
+def replace(node: Node, by: Node) -> None:
+    """Let ``by`` take the place of ``node``."""
+    node.replace_all_uses_with(by)
+    node.graph.erase_node(node)
+
+
+def read(module: GraphModule, node: Node) -> Tensor:
+    """The parameter or buffer that a ``get_attr`` node reads."""
+    owner, _, name = str(node.target).rpartition(".")
+    tensor = getattr(module.get_submodule(owner), name)
+    assert isinstance(tensor, Tensor)
+    return tensor.detach()

@@ -1,0 +1,211 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Resizing and pooling in forms that a converter gets right, as edits of an exported graph.
+
+What an operator does to each axis is found by asking torch: it is run on the places of the axis, or
+on the rows of an identity matrix. So its rounding rules stand nowhere here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.fx import GraphModule, Node
+
+from edgeprune.export.graph_edit import argument, constant, insert, replace, shape_of
+
+__all__ = [
+    "has_divisor",
+    "is_antialiased",
+    "linear_by_matrices",
+    "nearest_by_index",
+    "plain_averages",
+    "scales_by_size",
+]
+
+aten = torch.ops.aten
+quantized = torch.ops.quantized_decomposed
+
+_NEAREST = {
+    aten.upsample_nearest1d.vec: 1,
+    aten.upsample_nearest2d.vec: 2,
+    aten.upsample_nearest3d.vec: 3,
+    aten._upsample_nearest_exact1d.vec: 1,
+    aten._upsample_nearest_exact2d.vec: 2,
+    aten._upsample_nearest_exact3d.vec: 3,
+}
+"""Axes that each resizes, counted from the end."""
+_LINEAR: dict[Any, int] = {
+    aten.upsample_linear1d.vec: 1,
+    aten.upsample_bilinear2d.vec: 2,
+    aten.upsample_bicubic2d.vec: 2,
+    aten._upsample_bilinear2d_aa.vec: 2,
+    aten._upsample_bicubic2d_aa.vec: 2,
+    aten.adaptive_avg_pool1d.default: 1,
+    aten.adaptive_avg_pool2d.default: 2,
+}
+_ANTIALIASED = {aten._upsample_bilinear2d_aa.vec, aten._upsample_bicubic2d_aa.vec}
+_SCALED = {aten.upsample_linear1d.vec, aten.upsample_bilinear2d.vec, aten.upsample_bicubic2d.vec}
+_TOLERANCE = 1e-6
+"""Of a weight, which is at most about one."""
+
+
+def nearest_by_index(module: GraphModule) -> None:
+    """Write nearest-neighbour resizing by no whole factor as a choice of rows and columns.
+
+    TensorFlow Lite's operator has a rule of its own for which pixel is the nearest.
+    """
+    for node in _calls(module, _NEAREST):
+        axes = range(-_NEAREST[node.target], 0)
+        chosen = {axis: _along(node, axis, _places(node, axis)).long() for axis in axes}
+        if all(_is_whole(c, int(shape_of(node.args[0])[axis])) for axis, c in chosen.items()):
+            continue
+        result: Any = node.args[0]
+        grid = _grid(node)
+        for axis, places in chosen.items():
+            if torch.equal(places, torch.arange(int(shape_of(result)[axis]))):
+                continue
+            if grid is not None and result is not node.args[0]:
+                for step in grid:
+                    result = insert(node, step.target, result, *step.args[1:])
+            index = constant(module, node, places)
+            result = insert(node, aten.index_select.default, result, axis, index)
+        replace(node, result)
+    module.recompile()
+
+
+def _is_whole(places: Tensor, before: int) -> bool:
+    """Whether each place is repeated equally often, in order."""
+    times, rest = divmod(len(places), before)
+    return not rest and torch.equal(places, torch.arange(before).repeat_interleave(times))
+
+
+def _grid(node: Node) -> tuple[Any, Any] | None:
+    """The quantize and dequantize node of an operator in int8, whose steps are so too."""
+    source: Any = node.args[0]
+    readers = list(node.users)
+    if source.target is not quantized.dequantize_per_tensor.default or len(readers) != 1:
+        return None
+    inside = readers[0].target is quantized.quantize_per_tensor.default
+    return (readers[0], source) if inside else None
+
+
+def is_antialiased(node: Node) -> bool:
+    """Whether a resizing weighs all the pixels that a smaller one stands for."""
+    return node.target in _ANTIALIASED
+
+
+def has_divisor(node: Node) -> bool:
+    """Whether an average pooling divides by a number of the user's."""
+    return argument(node, 6) is not None
+
+
+def scales_by_size(node: Node) -> bool:
+    """Whether a resizing's steps are those that the sizes alone give.
+
+    11 pixels times 1.5 are 16, and the step is 1 / 1.5 where the user gave a factor: not 11 / 16.
+    """
+    if node.target not in _SCALED or argument(node, len(_schema(node)) - 1) is None:
+        return True
+    rank = _LINEAR[node.target]
+    size, corners = [int(s) for s in shape_of(node)[-rank:]], argument(node, 2)
+    by_size = (node.args[0], size, corners, None)
+    return all(
+        torch.allclose(_matrix(node, axis), _matrix(node, axis, by_size), atol=_TOLERANCE)
+        for axis in range(-rank, 0)
+    )
+
+
+def linear_by_matrices(module: GraphModule, wanted: Callable[[Node], bool]) -> None:
+    """Write resizing as a product with a matrix an axis, where ``wanted`` says so."""
+    for node in _calls(module, _LINEAR):
+        axes = range(-_LINEAR[node.target], 0)
+        if not wanted(node):
+            continue
+        matrices = [_matrix(node, axis) for axis in axes]
+        result: Any = node.args[0]
+        if len(axes) == 2:
+            result = insert(node, aten.matmul.default, constant(module, node, matrices[0]), result)
+        across = constant(module, node, matrices[-1].T.contiguous())
+        replace(node, insert(node, aten.matmul.default, result, across))
+    module.recompile()
+
+
+def _calls(module: GraphModule, targets: Any) -> list[Node]:
+    nodes = [n for n in module.graph.nodes if n.op == "call_function" and n.target in targets]
+    axes = [range(-targets[n.target], 0) for n in nodes]
+    fixed = [
+        all(isinstance(shape_of(v)[a], int) for v in (n, n.args[0]) for a in along)
+        for n, along in zip(nodes, axes, strict=True)
+    ]
+    return [n for n, known in zip(nodes, fixed, strict=True) if known]
+
+
+def _places(node: Node, axis: int) -> Tensor:
+    return torch.arange(int(shape_of(node.args[0])[axis]), dtype=torch.float32)
+
+
+def _matrix(node: Node, axis: int, args: tuple[Any, ...] | None = None) -> Tensor:
+    """What a linear ``node`` multiplies an axis by: the size after times the size before."""
+    identity = torch.eye(int(shape_of(node.args[0])[axis]))
+    return _along(node, axis, identity, args).T.contiguous()
+
+
+def _schema(node: Node) -> Any:
+    target: Any = node.target
+    return target._schema.arguments
+
+
+def _along(node: Node, axis: int, values: Tensor, args: tuple[Any, ...] | None = None) -> Tensor:
+    """What ``node`` makes of ``values`` along one of its axes; the last axis of each is that."""
+    source = [int(s) for s in shape_of(node.args[0])[2:]]
+    lines = values.reshape(-1, 1, *[1] * (len(source) - 1), values.shape[-1]).transpose(axis, -1)
+    wide = [len(lines), 1, *source]
+    wide[axis] = values.shape[-1]
+    operator: Any = node.target
+    rest = (args or node.args)[1:]
+    made = operator(lines.expand(wide).contiguous(), *rest, **({} if args else node.kwargs))
+    line = made.transpose(axis, -1).flatten(1, -2)[:, 0]
+    return line[0] if values.ndim == 1 else line
+
+
+def plain_averages(module: GraphModule, wanted: Callable[[Node], bool]) -> None:
+    """Write average pooling as padding, the plainest pooling, and a correction of the divisors.
+
+    Divisors differ from the window's size where padding isn't counted, where the last window hangs
+    over, and where the user gives one.
+    """
+    for node in module.graph.find_nodes(op="call_function", target=aten.avg_pool2d.default):
+        before = [int(s) for s in shape_of(node.args[0])[-2:]]
+        if not wanted(node):
+            continue
+        kernel, padding = _pair(argument(node, 1)), _pair(argument(node, 3, 0))
+        stride = _pair(argument(node, 2, ())) or kernel
+        after = [int(s) for s in shape_of(node)[-2:]]
+        behind = [
+            max(0, (after[i] - 1) * stride[i] + kernel[i] - before[i] - padding[i]) for i in (0, 1)
+        ]
+        edges = [padding[1], behind[1], padding[0], behind[0]]
+        whole = torch.ones(1, 1, *before)
+        plain = torch.nn.functional.avg_pool2d(
+            torch.nn.functional.pad(whole, edges), kernel, stride
+        )[..., : after[0], : after[1]]
+        operator: Any = node.target
+        factor = operator(whole, *node.args[1:], **node.kwargs) / plain
+        result: Any = node.args[0]
+        if any(edges):
+            result = insert(node, aten.constant_pad_nd.default, result, edges, 0.0)
+        result = insert(node, aten.avg_pool2d.default, result, kernel, stride)
+        if not torch.allclose(factor, torch.ones(()), rtol=_TOLERANCE):
+            if torch.equal(factor, factor[..., :1, :1].expand_as(factor)):
+                factor = factor[..., :1, :1].contiguous()
+            result = insert(node, aten.mul.Tensor, result, constant(module, node, factor))
+        replace(node, result)
+    module.recompile()
+
+
+def _pair(value: Any) -> list[int]:
+    values = [value] if isinstance(value, int) else list(value)
+    return values * 2 if len(values) == 1 else values
