@@ -30,7 +30,7 @@ def insert(before: Node, target: Any, *args: Any) -> Node:
     """A call in front of ``before``, with its fake value."""
     with before.graph.inserting_before(before):
         node = before.graph.call_function(target, args)
-    mode = before.meta["val"].fake_mode
+    mode = _fake_mode(before)
 
     def known(source: Node) -> Any:
         return source.meta["val"]
@@ -48,8 +48,13 @@ def constant(module: GraphModule, before: Node, tensor: Tensor) -> Node:
     module.register_buffer(f"edited_{number}", tensor)
     with before.graph.inserting_before(before):
         node = before.graph.get_attr(f"edited_{number}")
-    node.meta["val"] = before.meta["val"].fake_mode.from_tensor(tensor, static_shapes=True)
+    node.meta["val"] = _fake_mode(before).from_tensor(tensor, static_shapes=True)
     return node
+
+
+def _fake_mode(node: Node) -> Any:
+    value = node.meta["val"]
+    return (value[0] if isinstance(value, list | tuple) else value).fake_mode
 
 
 def replace(node: Node, by: Node) -> None:

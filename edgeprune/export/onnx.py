@@ -34,6 +34,7 @@ from edgeprune.export.onnx_weights import (
     int8_weights,
     unfuse_dequantizers,
 )
+from edgeprune.export.plainer import write_plainly
 from edgeprune.export.quiet import quiet
 from edgeprune.export.resampling import (
     has_divisor,
@@ -125,6 +126,7 @@ def _program(model: Model, batch: int | Literal["dynamic"]) -> ExportedProgram:
     settle_layouts(module)
     cast_integers(module)
     fold_attention(module)
+    write_plainly(module)
     linear_by_matrices(module, is_antialiased)
     plain_averages(module, has_divisor)
     dynamic = batch == "dynamic"

@@ -6,6 +6,7 @@ from __future__ import annotations
 import torch
 from torch.fx import GraphModule, Node
 
+from edgeprune.export.plainer import write_plainly
 from edgeprune.export.resampling import (
     has_divisor,
     is_antialiased,
@@ -30,6 +31,7 @@ _VIEWS = {
 def prepare(module: GraphModule) -> None:
     """All edits that a TFLite file needs, in place."""
     repeat_by_cat(module)
+    write_plainly(module)
     nearest_by_index(module)
     linear_by_matrices(module, lambda node: is_antialiased(node) or not scales_by_size(node))
     plain_averages(module, has_divisor)
