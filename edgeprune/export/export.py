@@ -17,6 +17,7 @@ from edgeprune.export.counts import Counts
 from edgeprune.export.feed import evaluation_batches, random_batches
 from edgeprune.export.names import is_image
 from edgeprune.export.onnx import write_onnx
+from edgeprune.export.refusals import refuse
 from edgeprune.export.tflite import write_tflite
 from edgeprune.model import Model
 from edgeprune.profiler.runtime import Session, TensorSpec, open_session
@@ -132,6 +133,7 @@ def _artifact(job: _Job, form: Format, runtime: Runtime) -> tuple[Artifact, Coun
     final = job.context.folder / f"model.{form}"
     unchecked = job.context.folder / f"unchecked.{form}"
     say = job.context.progress.say
+    refuse(job.model, form)
     write = {"onnx": _write_onnx, "tflite": _write_tflite}[form]
     try:
         say(f"export: writing {final.name}")

@@ -5,11 +5,14 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.fx import GraphModule, Node
 from torch.fx.node import map_arg
 
-__all__ = ["argument", "constant", "insert", "read", "replace", "shape_of"]
+__all__ = ["argument", "constant", "insert", "like_source", "read", "replace", "shape_of"]
+
+quantized = torch.ops.quantized_decomposed
 
 
 def argument(node: Node, index: int, default: Any = None) -> Any:
@@ -61,6 +64,15 @@ def replace(node: Node, by: Node) -> None:
     """Let ``by`` take the place of ``node``."""
     node.replace_all_uses_with(by)
     node.graph.erase_node(node)
+
+
+def like_source(before: Node, source: Node, result: Node) -> Node:
+    """``result`` on the integers of ``source``, where that is a dequantized value."""
+    if source.target is not quantized.dequantize_per_tensor.default:
+        return result
+    grid = source.args[1:]
+    stored = insert(before, quantized.quantize_per_tensor.default, result, *grid)
+    return insert(before, quantized.dequantize_per_tensor.default, stored, *grid)
 
 
 def read(module: GraphModule, node: Node) -> Tensor:

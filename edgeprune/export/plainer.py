@@ -3,13 +3,14 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch.fx import GraphModule, Node
 
-from edgeprune.export.graph_edit import argument, constant, insert, replace, shape_of
+from edgeprune.export.graph_edit import argument, constant, insert, like_source, replace, shape_of
 
 __all__ = ["write_plainly"]
 
@@ -60,6 +61,46 @@ def _pad(module: GraphModule, node: Node) -> Node | None:
     return insert(node, node.target, result, rest, *more)
 
 
+def _reversed(module: GraphModule, node: Node) -> Node | None:
+    """``1 - x``: the converter to TensorFlow Lite gives ``x - 1``."""
+    x, other, alpha = argument(node, 0), argument(node, 1), argument(node, 2, 1)
+    negative = insert(node, aten.mul.Tensor, x, -alpha)
+    return insert(node, aten.add.Tensor, negative, other)
+
+
+def _scaled(module: GraphModule, node: Node) -> Node | None:
+    """``x + alpha * y``, which the converter to TensorFlow Lite refuses."""
+    alpha = node.kwargs.get("alpha", 1)
+    if alpha == 1 or not isinstance(node.args[1], Node):
+        return None
+    product = insert(node, aten.mul.Tensor, node.args[1], alpha)
+    return insert(node, node.target, node.args[0], product)
+
+
+def _same(module: GraphModule, node: Node) -> Node | None:
+    """Pad by numbers where ``padding="same"`` adds more behind than before."""
+    x, weight, bias, stride, how, dilation, groups = (
+        argument(node, at, default) for at, default in enumerate(_CONVOLVED)
+    )
+    rank = len(shape_of(weight)) - 2
+    steps = _all(dilation, rank)
+    widths = [d * (k - 1) for d, k in zip(steps, shape_of(weight)[2:], strict=True)]
+    if how != "same":
+        widths = [0] * rank
+    before, rest = [w // 2 for w in widths], [w % 2 for w in widths]
+    if any(rest):
+        edges = [side for one in reversed(rest) for side in (0, one)]
+        padded = insert(node, aten.constant_pad_nd.default, x, edges, 0.0)
+        x = like_source(node, x, padded)
+    target = (aten.conv1d.default, aten.conv2d.default, aten.conv3d.default)[rank - 1]
+    return insert(node, target, x, weight, bias, _all(stride, rank), before, steps, groups)
+
+
+def _all(value: Any, rank: int) -> list[int]:
+    values = [value] if isinstance(value, int) else list(value)
+    return values * rank if len(values) == 1 else values
+
+
 def _adaptive_max(module: GraphModule, node: Node) -> Node | None:
     """Windows of unlike sizes: each brought to the largest by repeating its last place."""
     if any(user.args[1] != 0 for user in node.users):
@@ -86,6 +127,42 @@ def _adaptive_max(module: GraphModule, node: Node) -> Node | None:
     return None
 
 
+def _largest(module: GraphModule, node: Node) -> None:
+    """Values by their indices: without those the file would hold a sort, which nothing runs."""
+    x, last = argument(node, 0), len(shape_of(argument(node, 0))) - 1
+    if node.target is aten.topk.default:
+        count, axis, most = argument(node, 1), argument(node, 2, -1), argument(node, 3, True)
+    else:
+        axis, most = argument(node, 1, -1), argument(node, 2, False)
+        count = int(shape_of(x)[axis])
+    ranked = x if most else insert(node, aten.neg.default, x)
+    ranked = insert(node, aten.transpose.int, ranked, axis, last)
+    pair = insert(node, aten.topk.default, ranked, count)
+    places = insert(node, operator.getitem, pair, 1)
+    places = insert(node, aten.transpose.int, places, axis, last)
+    values = insert(node, aten.gather.default, x, axis, places)
+    for user in list(node.users):
+        replace(user, (values, places)[user.args[1]])  # type: ignore[index]
+    node.graph.erase_node(node)
+
+
+def _repeat(module: GraphModule, node: Node) -> Node | None:
+    """The converter to TensorFlow Lite loses count of the axes of a repeated image."""
+    result, times = argument(node, 0), list(argument(node, 1))
+    if len(times) != len(shape_of(result)) or not all(isinstance(t, int) and t for t in times):
+        return None
+    for axis, count in enumerate(times):
+        if count > 1:
+            result = insert(node, aten.cat.default, [result] * count, axis)
+    return result  # type: ignore[no-any-return]
+
+
+def _xor(module: GraphModule, node: Node) -> Node:
+    """Two truths are unlike."""
+    truths = [insert(node, aten.ne.Scalar, a, 0) for a in node.args]
+    return insert(node, aten.ne.Tensor, *truths)
+
+
 def _leaky(module: GraphModule, node: Node) -> Node | None:
     """A slope drawn at random is their middle once training is over."""
     if argument(node, 3, False):
@@ -94,11 +171,42 @@ def _leaky(module: GraphModule, node: Node) -> Node | None:
     return insert(node, aten.leaky_relu.default, argument(node, 0), (lower + upper) / 2)
 
 
-_ADAPTIVE = {aten.adaptive_max_pool1d.default: 1, aten.adaptive_max_pool2d.default: 2}
+def _expand(module: GraphModule, node: Node) -> Node | None:
+    """Leave it to arithmetic to broadcast; the converter lays the two operands out apart."""
+    source, shape = argument(node, 0), shape_of(node)
+    if len(shape_of(source)) != len(shape):
+        return None
+    for user in node.users:
+        others = [a for a in user.args if isinstance(a, Node) and a is not node]
+        if user.target not in _ARITHMETIC or not any(shape_of(a) == shape for a in others):
+            return None
+    return source  # type: ignore[no-any-return]
+
+
+_ARITHMETIC = {aten.add.Tensor, aten.sub.Tensor, aten.mul.Tensor, aten.div.Tensor}
+_CONVOLVED = (None, None, None, 1, "valid", 1, 1)
+"""Defaults of a convolution with named padding."""
+_ADAPTIVE: dict[Any, int] = {
+    aten.adaptive_max_pool1d.default: 1,
+    aten.adaptive_max_pool2d.default: 2,
+}
 _PLAINER: dict[Any, Callable[[GraphModule, Node], Node | None]] = {
     aten.pixel_unshuffle.default: _pixel_unshuffle,
+    aten.expand.default: _expand,
+    aten.expand_as.default: _expand,
+    aten.rsub.Scalar: _reversed,
+    aten.rsub.Tensor: _reversed,
+    aten.add.Tensor: _scaled,
+    aten.sub.Tensor: _scaled,
+    aten.conv1d.padding: _same,
+    aten.conv3d.padding: _same,
     aten.pad.default: _pad,
     aten.constant_pad_nd.default: _pad,
     aten.rrelu.default: _leaky,
+    aten.repeat.default: _repeat,
+    aten.tile.default: _repeat,
+    aten.logical_xor.default: _xor,
+    aten.sort.default: _largest,
+    aten.topk.default: _largest,
     **dict.fromkeys(_ADAPTIVE, _adaptive_max),
 }

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.fx import GraphModule, Node
 
-from edgeprune.export.graph_edit import argument, constant, insert, replace, shape_of
+from edgeprune.export.graph_edit import argument, constant, insert, like_source, replace, shape_of
 
 __all__ = [
     "has_divisor",
@@ -26,9 +26,8 @@ __all__ = [
 ]
 
 aten = torch.ops.aten
-quantized = torch.ops.quantized_decomposed
 
-_NEAREST = {
+_NEAREST: dict[Any, int] = {
     aten.upsample_nearest1d.vec: 1,
     aten.upsample_nearest2d.vec: 2,
     aten.upsample_nearest3d.vec: 3,
@@ -60,16 +59,14 @@ def nearest_by_index(module: GraphModule) -> None:
     for node in _calls(module, _NEAREST):
         axes = range(-_NEAREST[node.target], 0)
         chosen = {axis: _along(node, axis, _places(node, axis)).long() for axis in axes}
-        if all(_is_whole(c, int(shape_of(node.args[0])[axis])) for axis, c in chosen.items()):
+        if all(_is_whole(c, int(shape_of(argument(node, 0))[axis])) for axis, c in chosen.items()):
             continue
-        result: Any = node.args[0]
-        grid = _grid(node)
+        result = argument(node, 0)
         for axis, places in chosen.items():
             if torch.equal(places, torch.arange(int(shape_of(result)[axis]))):
                 continue
-            if grid is not None and result is not node.args[0]:
-                for step in grid:
-                    result = insert(node, step.target, result, *step.args[1:])
+            if result is not argument(node, 0):
+                result = like_source(node, argument(node, 0), result)
             index = constant(module, node, places)
             result = insert(node, aten.index_select.default, result, axis, index)
         replace(node, result)
@@ -80,16 +77,6 @@ def _is_whole(places: Tensor, before: int) -> bool:
     """Whether each place is repeated equally often, in order."""
     times, rest = divmod(len(places), before)
     return not rest and torch.equal(places, torch.arange(before).repeat_interleave(times))
-
-
-def _grid(node: Node) -> tuple[Any, Any] | None:
-    """The quantize and dequantize node of an operator in int8, whose steps are so too."""
-    source: Any = node.args[0]
-    readers = list(node.users)
-    if source.target is not quantized.dequantize_per_tensor.default or len(readers) != 1:
-        return None
-    inside = readers[0].target is quantized.quantize_per_tensor.default
-    return (readers[0], source) if inside else None
 
 
 def is_antialiased(node: Node) -> bool:
@@ -144,12 +131,12 @@ def _calls(module: GraphModule, targets: Any) -> list[Node]:
 
 
 def _places(node: Node, axis: int) -> Tensor:
-    return torch.arange(int(shape_of(node.args[0])[axis]), dtype=torch.float32)
+    return torch.arange(int(shape_of(argument(node, 0))[axis]), dtype=torch.float32)
 
 
 def _matrix(node: Node, axis: int, args: tuple[Any, ...] | None = None) -> Tensor:
     """What a linear ``node`` multiplies an axis by: the size after times the size before."""
-    identity = torch.eye(int(shape_of(node.args[0])[axis]))
+    identity = torch.eye(int(shape_of(argument(node, 0))[axis]))
     return _along(node, axis, identity, args).T.contiguous()
 
 
@@ -160,14 +147,14 @@ def _schema(node: Node) -> Any:
 
 def _along(node: Node, axis: int, values: Tensor, args: tuple[Any, ...] | None = None) -> Tensor:
     """What ``node`` makes of ``values`` along one of its axes; the last axis of each is that."""
-    source = [int(s) for s in shape_of(node.args[0])[2:]]
+    source = [int(s) for s in shape_of(argument(node, 0))[2:]]
     lines = values.reshape(-1, 1, *[1] * (len(source) - 1), values.shape[-1]).transpose(axis, -1)
     wide = [len(lines), 1, *source]
     wide[axis] = values.shape[-1]
     operator: Any = node.target
     rest = (args or node.args)[1:]
     made = operator(lines.expand(wide).contiguous(), *rest, **({} if args else node.kwargs))
-    line = made.transpose(axis, -1).flatten(1, -2)[:, 0]
+    line: Tensor = made.transpose(axis, -1).flatten(1, -2)[:, 0]
     return line[0] if values.ndim == 1 else line
 
 
@@ -178,7 +165,7 @@ def plain_averages(module: GraphModule, wanted: Callable[[Node], bool]) -> None:
     over, and where the user gives one.
     """
     for node in module.graph.find_nodes(op="call_function", target=aten.avg_pool2d.default):
-        before = [int(s) for s in shape_of(node.args[0])[-2:]]
+        before = [int(s) for s in shape_of(argument(node, 0))[-2:]]
         if not wanted(node):
             continue
         kernel, padding = _pair(argument(node, 1)), _pair(argument(node, 3, 0))

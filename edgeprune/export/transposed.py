@@ -38,7 +38,7 @@ def _spread(module: GraphModule, node: Node, rank: int) -> None:
     """Put a dilated kernel's zeros into its weight."""
     dilation = _all(argument(node, 7, 1), rank)
     weight: Any = argument(node, 1)
-    steps = []
+    steps: list[Node] = []
     while weight.op == "call_function":  # quantize and dequantize nodes
         steps.insert(0, weight)
         weight = weight.args[0]
@@ -55,7 +55,8 @@ def _spread(module: GraphModule, node: Node, rank: int) -> None:
 def _with_zeros(weight: Tensor, dilation: list[int]) -> Tensor:
     sizes = [(k - 1) * d + 1 for k, d in zip(weight.shape[2:], dilation, strict=True)]
     wide = weight.new_zeros(*weight.shape[:2], *sizes)
-    wide[(..., *(slice(None, None, d) for d in dilation))] = weight
+    places: tuple[Any, ...] = (..., *(slice(None, None, d) for d in dilation))
+    wide[places] = weight
     return wide
 
 

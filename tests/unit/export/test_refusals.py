@@ -1,0 +1,41 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a format can't say is refused by layer, operator and setting, before a converter starts."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from edgeprune.errors import InputError
+from edgeprune.export.refusals import refuse
+from edgeprune.model import Event, capture
+from edgeprune.recipe import Format
+
+
+class Growing(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.up = nn.ConvTranspose3d(2, 3, 2, stride=2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.up(x).mean((2, 3, 4)).cumprod(1)
+
+
+@pytest.mark.parametrize(
+    ("form", "said"),
+    [
+        ("tflite", ("tflite: up: conv_transpose3d(stride=[2, 2, 2])", "--format onnx")),
+        ("onnx", ("onnx: cumprod", "cumprod(dim=1)", "loop of products")),
+    ],
+)
+def test_a_refusal_names_layer_setting_and_way_out(form: Format, said: tuple[str, ...]) -> None:
+    model, _ = capture(Growing().eval(), (torch.randn(2, 2, 3, 3, 3),), event=Event("load"))
+    with pytest.raises(InputError) as caught:
+        refuse(model, form)
+    for part in said:
+        assert part in str(caught.value)
+
+
+def test_what_has_a_form_is_let_through() -> None:
+    model, _ = capture(nn.Linear(3, 2), (torch.randn(2, 3),), event=Event("load"))
+    refuse(model, "onnx")
+    refuse(model, "tflite")
