@@ -85,6 +85,8 @@ class ModelEntry(Config):
     """Files that edgeprune didn't make, in place of ``out``."""
     budgets: Annotated[dict[str, Budgets], Field(default_factory=dict)]
     """Limits by target, over those of the project and of the target."""
+    sizes: Annotated[dict[str, Annotated[int, Field(ge=1)]], Field(default_factory=dict)]
+    """Of dimensions of the inputs that an artifact leaves open: ``{ height = 320 }``."""
     baseline: Baseline | None = None
     """In place of the project's."""
 

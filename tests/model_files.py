@@ -137,6 +137,8 @@ class LiteTensor(NamedTuple):
     data: Array | None = None
     scale: float | None = None
     variable: bool = False
+    signature: Sequence[int] | None = None
+    """-1 for a size that is left open."""
 
 
 class LiteOp(NamedTuple):
@@ -203,6 +205,8 @@ def _lite_tensor(model: Any, name: str, tensor: LiteTensor) -> Any:
     made.name, made.shape = name.encode(), list(tensor.shape)
     made.type = getattr(schema.TensorType, tensor.dtype.upper())
     made.isVariable = tensor.variable
+    if tensor.signature is not None:
+        made.shapeSignature, made.hasRank = list(tensor.signature), True
     if tensor.scale is not None:
         made.quantization = schema.QuantizationParametersT()
         made.quantization.scale, made.quantization.zeroPoint = [tensor.scale], [0]

@@ -6,10 +6,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple, TypeAlias
 
-from edgeprune.artifact.graph import Attribute, Dims, Operator, Ref, Tensor
+from edgeprune.artifact import limits
+from edgeprune.artifact.graph import Attribute, Dims, Operator, Ref, Tensor, elements
+from edgeprune.artifact.source import shown
 
 __all__ = [
+    "FAILURES",
     "Call",
+    "Gap",
     "Number",
     "Rule",
     "Shape",
@@ -18,6 +22,7 @@ __all__ = [
     "broadcast",
     "closed",
     "integers",
+    "possible",
 ]
 
 Number: TypeAlias = "int | float | None"
@@ -26,6 +31,26 @@ Shape: TypeAlias = tuple["int | None", ...]
 
 class Unknown(Exception):
     """Something isn't told by the file, or the operator contradicts itself; the text says what."""
+
+
+# A rule that meets what no real operator has (axis 9 of 4, a division by a stride of 0) fails in
+# one of these ways; its outputs are then unknown.
+FAILURES = (Unknown, ArithmeticError, LookupError, ValueError, TypeError)
+
+
+class Gap(NamedTuple):
+    """An operator whose outputs have no known shape, and why."""
+
+    operator: str
+    type: str
+    reason: str
+
+    @staticmethod
+    def of(operator: Operator, error: Exception) -> Gap:
+        """Tell of a rule that failed in one of ``FAILURES``."""
+        known = isinstance(error, Unknown)
+        reason = str(error) if known else "its inputs or attributes contradict each other"
+        return Gap(operator.name, operator.type, reason)
 
 
 class Call(NamedTuple):
@@ -113,6 +138,15 @@ def axis_of(axis: int, rank: int) -> int:
     if not -rank <= axis < rank:
         raise Unknown(f"there is no axis {axis} in {rank} dimensions")
     return axis % rank
+
+
+def possible(shape: Shape) -> Shape:
+    """The shape, unless no memory holds it."""
+    if any(size is not None and not 0 <= size <= limits.DIMENSION for size in shape):
+        raise Unknown(f"its output would have the shape {shown(str(list(shape[:8])))}")
+    if len(shape) > limits.RANK or (elements(s or 0 for s in shape) or 0) > limits.ELEMENTS:
+        raise Unknown("its output would be larger than any memory")
+    return shape
 
 
 def closed(dims: Dims) -> Shape:

@@ -128,6 +128,8 @@ class Artifact(NamedTuple):
     """TFLite: names of the inputs of each signature."""
     others: tuple[str, ...] = ()
     """TFLite: signatures that run a graph of their own, beside the main one."""
+    aliases: Mapping[str, str] = {}
+    """TFLite: what the only signature calls the inputs of the main graph, by their tensors."""
 
     @property
     def bytes(self) -> int:

@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 from edgeprune.artifact.arena import Arena, arena
-from edgeprune.artifact.call import Unknown
+from edgeprune.artifact.call import Gap, Unknown
 from edgeprune.artifact.counts import Counts, count
 from edgeprune.artifact.graph import Artifact, Graph, Tensor
 from edgeprune.artifact.onnx_file import read_onnx
-from edgeprune.artifact.shapes import Gap, resolve
+from edgeprune.artifact.open_sizes import Bound
+from edgeprune.artifact.shapes import resolve
 from edgeprune.artifact.source import Content, opened, shown
 from edgeprune.artifact.tflite_file import MAGIC, read_tflite
 from edgeprune.errors import InputError
@@ -49,6 +50,8 @@ class Contents(NamedTuple):
     """As the file declares them; a size that it leaves open is no number."""
     outputs: tuple[Tensor, ...]
     """The same; one whose shape isn't declared has the shape that was worked out."""
+    bound: Bound
+    """What was taken for sizes that the file leaves open, and which of them aren't known."""
 
 
 def read(path: Path) -> Artifact:
@@ -70,8 +73,8 @@ def contents(artifact: Artifact, sizes: Mapping[str, int] | None = None) -> Cont
 
     Args:
         artifact: From ``read``.
-        sizes: Of ONNX dimensions that have a name and are left open: ``{"sequence": 128}``. A
-            batch that is left open is 1.
+        sizes: Of dimensions of the inputs that are left open: ``{"sequence": 128, "x.2": 320}``.
+            A batch that is left open is 1.
 
     Raises:
         InputError: No input has a dimension of such a name, or the file's functions call each
@@ -84,7 +87,9 @@ def contents(artifact: Artifact, sizes: Mapping[str, int] | None = None) -> Cont
     except Unknown as error:
         planned, reason = None, str(error)
     inputs, outputs = _edges(artifact.graph, resolved.graph)
-    return Contents(artifact, counts, planned, reason, resolved.gaps, inputs, outputs)
+    return Contents(
+        artifact, counts, planned, reason, resolved.gaps, inputs, outputs, resolved.bound
+    )
 
 
 def _edges(declared: Graph, worked_out: Graph) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
@@ -116,10 +121,12 @@ def figures(artifact: Artifact | Contents) -> dict[str, Figure]:
         "int8_ops": counted(counts.int8, "operators", f"{what}, operators that calculate"),
         "float_ops": counted(counts.floating, "operators", f"{what}, operators that calculate"),
     }
+    taken = ", ".join(f"{name} = {value}" for name, value in known.bound.taken.items())
+    given = f", with {shown(taken)}" if taken else ""
     if counts.macs is not None:
-        result["macs"] = counted(counts.macs, "MACs", f"products in {what}")
+        result["macs"] = counted(counts.macs, "MACs", f"products in {what}{given}")
     if known.arena is not None:
-        origin = Origin(kind="estimated", how=f"{what}: {_PLANNED}")
+        origin = Origin(kind="estimated", how=f"{what}{given}: {_PLANNED}")
         result["arena_estimate"] = Figure(value=known.arena.bytes, unit="B", origin=origin)
     return result
 

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from edgeprune.artifact import limits
-from edgeprune.artifact.call import Call, Shape, Unknown
+from edgeprune.artifact.call import FAILURES, Call, Gap, Shape, Unknown, possible
 from edgeprune.artifact.graph import (
     Artifact,
     Attribute,
@@ -24,26 +24,17 @@ from edgeprune.artifact.graph import (
     Tensor,
     elements,
 )
+from edgeprune.artifact.lite_shapes import worked_out
+from edgeprune.artifact.open_sizes import Bound, bind
 from edgeprune.artifact.shape_rules import RULES
 from edgeprune.artifact.shape_types import dtypes
 from edgeprune.artifact.shape_values import VALUES
 from edgeprune.artifact.source import shown
 from edgeprune.errors import InputError
 
-__all__ = ["Gap", "Resolved", "resolve"]
+__all__ = ["Resolved", "resolve"]
 
-# A rule that meets what no real operator has (axis 9 of 4, a division by a stride of 0) fails in
-# one of these ways; its outputs are then unknown.
-_FAILURES = (Unknown, ArithmeticError, LookupError, ValueError, TypeError)
 _RANDOM = ("Bernoulli", "Multinomial", "Random")
-
-
-class Gap(NamedTuple):
-    """An operator whose outputs have no known shape, and why."""
-
-    operator: str
-    type: str
-    reason: str
 
 
 class Resolved(NamedTuple):
@@ -51,6 +42,7 @@ class Resolved(NamedTuple):
 
     graph: Graph
     gaps: tuple[Gap, ...]
+    bound: Bound
 
 
 def resolve(artifact: Artifact, sizes: Mapping[str, int] | None = None) -> Resolved:
@@ -58,37 +50,25 @@ def resolve(artifact: Artifact, sizes: Mapping[str, int] | None = None) -> Resol
 
     Args:
         artifact: As read.
-        sizes: Of ONNX dimensions that have a name and are left open: ``{"sequence": 128}``.
+        sizes: Of dimensions of the inputs that are left open: ``{"sequence": 128, "x.2": 320}``.
 
     Raises:
         InputError: ``sizes`` names no dimension of the inputs, or the file's functions call each
             other without end.
     """
+    bound = bind(artifact, sizes or {})
     if artifact.format == "tflite":
-        if sizes:
-            raise InputError(f"{shown(str(artifact.path))}: TFLite files have no named sizes")
-        return Resolved(_settled(artifact.graph), ())
-    engine = _Engine(artifact, _open_sizes(artifact, sizes or {}))
+        if _is_open(artifact.graph):
+            graph, gaps = worked_out(artifact.graph, bound.inputs)
+            return Resolved(_settled(graph), gaps, bound)
+        return Resolved(_settled(artifact.graph), (), bound)
+    engine = _Engine(artifact, bound)
     graph = engine.graph(artifact.graph, _Scope({}, None), {}, None, 0)
-    return Resolved(graph, tuple(engine.gaps))
+    return Resolved(graph, tuple(engine.gaps), bound)
 
 
-def _open_sizes(artifact: Artifact, sizes: Mapping[str, int]) -> dict[str, int]:
-    """The value of each size that has a name: as told, or 1 where it is a batch."""
-    named: set[str] = set()
-    bound: dict[str, int] = {}
-    for name in artifact.graph.inputs:
-        shape = artifact.graph.tensors[name].shape or ()
-        named.update(size for size in shape if isinstance(size, str))
-        if shape and isinstance(shape[0], str):
-            bound[shape[0]] = 1
-    wrong = next((name for name in sizes if name not in named), None)
-    if wrong is not None:
-        raise InputError(
-            f"{shown(str(artifact.path))}: no input has a size named '{shown(wrong)}'; "
-            f"there are: {shown(', '.join(sorted(named)) or 'none')}"
-        )
-    return {**bound, **sizes}
+def _is_open(graph: Graph) -> bool:
+    return any(None in (tensor.shape or ()) for tensor in graph.tensors.values())
 
 
 def _settled(graph: Graph) -> Graph:
@@ -123,11 +103,12 @@ class _Scope(NamedTuple):
 
 
 class _Engine:
-    def __init__(self, artifact: Artifact, sizes: Mapping[str, int]) -> None:
+    def __init__(self, artifact: Artifact, bound: Bound) -> None:
         self.gaps: list[Gap] = []
         self._name = shown(str(artifact.path))
         self._functions: Mapping[str, Function] = artifact.functions
-        self._sizes = sizes
+        self._sizes = bound.names
+        self._inputs = bound.inputs
         self._calls = limits.CALLS
 
     def graph(
@@ -144,7 +125,9 @@ class _Engine:
         own = {name: t for name, t in graph.tensors.items() if t.constant}
         scope = _Scope(own, outer)
         for at, name in enumerate(graph.inputs):
-            declared = self._declared(graph.tensors.get(name, Tensor(name)), batch=depth == 0)
+            declared = self._declared(graph.tensors.get(name, Tensor(name)))
+            if depth == 0 and name in self._inputs:
+                declared = declared._replace(shape=self._inputs[name])
             given = bound[at] if bound is not None and at < len(bound) else None
             own[name] = declared if given is None else _joined(given, declared, name)
         operators = []
@@ -220,8 +203,8 @@ class _Engine:
         try:
             if rule is None:
                 raise Unknown("there is no rule for its shape")
-            shapes = [_possible(shape) for shape in rule(call)]
-        except _FAILURES as error:
+            shapes = [possible(shape) for shape in rule(call)]
+        except FAILURES as error:
             self._gap(operator, error)
         values = _values(call, shapes)
         count = max(len(shapes), len(operator.outputs))
@@ -233,19 +216,15 @@ class _Engine:
         return made
 
     def _gap(self, operator: Operator, error: Exception) -> None:
-        known = isinstance(error, Unknown)
-        reason = str(error) if known else "its inputs or attributes contradict each other"
-        self.gaps.append(Gap(operator.name, operator.type, reason))
+        self.gaps.append(Gap.of(operator, error))
 
-    def _declared(self, tensor: Tensor, batch: bool = False) -> Tensor:
+    def _declared(self, tensor: Tensor) -> Tensor:
         """A tensor as the file declares it, sizes that are bound by name filled in."""
         if tensor.shape is None:
             return tensor
         shape: list[int | str | None] = [
             self._sizes.get(size, size) if isinstance(size, str) else size for size in tensor.shape
         ]
-        if batch and shape and not isinstance(shape[0], int):
-            shape[0] = 1
         return tensor._replace(shape=tuple(shape))
 
 
@@ -261,21 +240,13 @@ def _given(
     }
 
 
-def _possible(shape: Shape) -> Shape:
-    if any(size is not None and not 0 <= size <= limits.DIMENSION for size in shape):
-        raise Unknown(f"its output would have the shape {shown(str(list(shape[:8])))}")
-    if len(shape) > limits.RANK or (elements(s or 0 for s in shape) or 0) > limits.ELEMENTS:
-        raise Unknown("its output would be larger than any memory")
-    return shape
-
-
 def _values(call: Call, shapes: Sequence[Shape | None]) -> tuple[int | float | None, ...] | None:
     rule = VALUES.get(call.operator.type)
     if rule is None or not shapes or shapes[0] is None:
         return None
     try:
         values = rule(call, shapes[0])
-    except _FAILURES:
+    except FAILURES:
         return None
     return values if len(values) == elements(shapes[0]) else None
 

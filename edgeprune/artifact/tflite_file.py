@@ -2,7 +2,7 @@
 """TFLite files: github.com/google-ai-edge/LiteRT, tflite/schema/schema.fbs, table by table.
 
 Read is what it takes to count: no weights, and of the operators' options only those that name
-sub-graphs (what counting needs of the others shows in the shapes).
+sub-graphs or that shapes depend on.
 
 For editing and writing there is ``edgeprune.export.flatbuffer``, on the schema's own bindings.
 They trust what they read, so they are for files that edgeprune has made itself.
@@ -10,16 +10,17 @@ They trust what they read, so they are for files that edgeprune has made itself.
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 from edgeprune.artifact import limits
 from edgeprune.artifact.flat import Flat, Table
-from edgeprune.artifact.graph import Artifact, Attribute, Graph, Operator, Tensor, elements
+from edgeprune.artifact.graph import Artifact, Attribute, Dims, Graph, Operator, Tensor, elements
 from edgeprune.artifact.graph import stored_bytes as bytes_of
 from edgeprune.artifact.source import Content, shown
-from edgeprune.artifact.tflite_names import OPERATORS, TYPES
+from edgeprune.artifact.tflite_names import OPERATORS, OPTIONS, TYPES
 from edgeprune.errors import InputError
 
 __all__ = ["MAGIC", "read_tflite"]
@@ -55,7 +56,8 @@ def read_tflite(content: Content, path: Path) -> Artifact:
     reader = _Reader(Flat(content, shown(str(path))))
     graph = reader.graph(0, ())
     signatures, others = reader.signatures()
-    return Artifact(path, "tflite", graph, {}, {}, {path: len(content)}, signatures, others)
+    files, aliases = {path: len(content)}, reader.aliases(graph)
+    return Artifact(path, "tflite", graph, {}, {}, files, signatures, others, aliases)
 
 
 class _Reader:
@@ -76,6 +78,15 @@ class _Reader:
         tables = self._model.tables(7)
         inputs = {t.text(2): tuple(entry.text(0) for entry in t.tables(0)) for t in tables}
         return inputs, tuple(t.text(2) for t in tables if t.number(4, "I") not in self._done)
+
+    def aliases(self, graph: Graph) -> dict[str, str]:
+        """What the signature calls each input of the main graph, where there is one signature."""
+        tables = self._model.tables(7)
+        if len(tables) != 1 or tables[0].number(4, "I"):
+            return {}
+        names = list(graph.tensors)
+        found = ((entry.number(1, "I"), entry.text(0)) for entry in tables[0].tables(0))
+        return {names[index]: name for index, name in found if index < len(names) and name}
 
     def graph(self, index: int, callers: tuple[int, ...]) -> Graph:
         """A sub-graph, with those that its operators run; ``callers`` are those around it."""
@@ -129,7 +140,11 @@ class _Reader:
 
     def _tensor(self, table: Table, index: int) -> Tensor:
         name = table.text(3) or f"tensor_{index}"
-        shape = self._shape(table.integers(0), name)
+        shape: Dims = self._shape(table.integers(0), name)
+        signature = table.integers(7)
+        if len(signature) == len(shape):  # else there is none, as of a tensor without open sizes
+            pairs = zip(shape, signature, strict=True)
+            shape = tuple(None if there < 0 else size for size, there in pairs)
         if table.number(10, "I"):
             raise InputError(
                 f"{self.flat.name}: tensor '{shown(name)}' lies in another file; "
@@ -153,8 +168,21 @@ class _Reader:
         buffer = self._buffers[number] if self._buffers else _Buffer(0, 0)
         if not buffer.size:
             return tensor
+        shape = tuple(table.integers(0))  # all sizes of a constant are known
+        tensor = tensor._replace(shape=shape)
         self._fits(tensor, buffer.size, sparse=table.table(6) is not None)
-        return tensor._replace(constant=True, fixed=True, bytes=buffer.size, at=buffer.start)
+        tensor = tensor._replace(constant=True, fixed=True, bytes=buffer.size, at=buffer.start)
+        return tensor._replace(values=self._values(tensor))
+
+    def _values(self, tensor: Tensor) -> tuple[int, ...] | None:
+        """The elements of a small constant of integers, which sizes may be worked out from."""
+        form = {"int32": "i", "int64": "q"}.get(tensor.dtype)
+        count = elements(tensor.shape)
+        if form is None or count is None or count > limits.VALUES:
+            return None
+        content = self.flat.content[tensor.at : tensor.at + tensor.bytes]
+        width = struct.calcsize(form)
+        return struct.unpack(f"<{count}{form}", content) if len(content) == count * width else None
 
     def _shape(self, shape: tuple[int, ...], name: str) -> tuple[int, ...]:
         count = elements(shape) or 0
@@ -188,7 +216,7 @@ class _Reader:
         if number >= len(self._codes):
             raise InputError(f"{self.flat.name}: operator code {number} of {len(self._codes)}")
         code = self._codes[number]
-        attributes: dict[str, Attribute] = {}
+        attributes = self._attributes(code.kind, table)
         graphs: dict[str, Graph] = {}
         field, roles = _CALLS.get(code.kind, (0, {}))
         options = table.table(field) if roles else None
@@ -204,6 +232,23 @@ class _Reader:
             graphs,
             code.version,
         )
+
+    def _attributes(self, kind: str, table: Table) -> dict[str, Attribute]:
+        """The options that shapes depend on."""
+        fields = OPTIONS.get(kind)
+        options = table.table(4) if fields else None
+        if fields is None:
+            return {}
+        if options is None:
+            return {
+                name: default for name, (_, _, default) in fields.items() if default is not None
+            }
+        return {
+            name: options.integers(slot)
+            if form == "[]"
+            else options.number(slot, form, default or 0)
+            for name, (slot, form, default) in fields.items()
+        }
 
     def _pick(self, indices: tuple[int, ...], names: list[str]) -> tuple[str, ...]:
         """Tensors by number; -1 is an optional one that is absent."""

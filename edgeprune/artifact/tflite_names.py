@@ -7,7 +7,19 @@ of a later schema.
 
 from __future__ import annotations
 
-__all__ = ["OPERATORS", "TYPES"]
+from collections.abc import Mapping
+from typing import NamedTuple
+
+__all__ = ["OPERATORS", "OPTIONS", "TYPES", "Option"]
+
+
+class Option(NamedTuple):
+    """A field of an operator's options."""
+
+    slot: int
+    form: str
+    """struct's letter for its type; ``[]`` for a vector of 32-bit integers."""
+    default: int | None = 0
 
 
 def _words(text: str) -> tuple[str, ...]:
@@ -56,3 +68,36 @@ TYPES = _words(
     resource variant uint32 uint16 int4 bfloat16 int2 uint4 float8_e4m3fn float8_e5m2
     """
 )
+
+_STRIDES = {"padding": Option(0, "b"), "stride_w": Option(1, "i"), "stride_h": Option(2, "i")}
+_POOL = {**_STRIDES, "filter_w": Option(3, "i"), "filter_h": Option(4, "i")}
+_REDUCER = {"keep_dims": Option(0, "B")}
+
+OPTIONS: Mapping[str, Mapping[str, Option]] = {
+    **dict.fromkeys(
+        ("MEAN", "REDUCE_ALL", "REDUCE_ANY", "REDUCE_MAX", "REDUCE_MIN", "REDUCE_PROD", "SUM"),
+        _REDUCER,
+    ),
+    **dict.fromkeys(("AVERAGE_POOL_2D", "L2_POOL_2D", "MAX_POOL_2D"), _POOL),
+    "BATCH_MATMUL": {"adj_x": Option(0, "B"), "adj_y": Option(1, "B")},
+    "CONCATENATION": {"axis": Option(0, "i")},
+    "CONV_2D": {**_STRIDES, "dilation_w": Option(4, "i", 1), "dilation_h": Option(5, "i", 1)},
+    "DEPTHWISE_CONV_2D": {
+        **_STRIDES,
+        "dilation_w": Option(5, "i", 1),
+        "dilation_h": Option(6, "i", 1),
+    },
+    "DEPTH_TO_SPACE": {"block": Option(0, "i")},
+    "FULLY_CONNECTED": {"keep_dims": Option(2, "B")},
+    "GATHER": {"axis": Option(0, "i"), "batch_dims": Option(1, "i")},
+    "PACK": {"axis": Option(1, "i")},
+    "RESHAPE": {"shape": Option(0, "[]", None)},
+    "SPACE_TO_DEPTH": {"block": Option(0, "i")},
+    "SQUEEZE": {"axes": Option(0, "[]", None)},
+    "STRIDED_SLICE": {
+        name: Option(slot, "i")
+        for slot, name in enumerate(("begin", "end", "ellipsis", "new_axis", "shrink"))
+    },
+    "UNPACK": {"axis": Option(1, "i")},
+}
+"""What the shapes of outputs depend on."""

@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """The present figures as the new baseline."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
 from edgeprune import __version__
-from edgeprune.check.case import Case, Subject, edges_of, layers_of
+from edgeprune.check.case import Case, Subject, check_sizes, edges_of, layers_of
 from edgeprune.check.limits import Answer
 from edgeprune.check.measuring import Measuring, measured
 from edgeprune.check.subjects import read_all
@@ -35,7 +36,10 @@ _KEPT = (
 
 
 def present(
-    cases: tuple[Case, ...], here: Path, measuring: Measuring | None = None
+    cases: tuple[Case, ...],
+    here: Path,
+    measuring: Measuring | None = None,
+    sizes: Mapping[str, int] | None = None,
 ) -> tuple[tuple[Subject, ...], tuple[str, ...]]:
     """The artifacts of a project as they are now, and remarks.
 
@@ -43,6 +47,7 @@ def present(
         cases: Of a project, from ``gather``.
         here: Where the command was run.
         measuring: How to measure them; ``None``: their manifests' figures are taken.
+        sizes: Those of the request, each of which some file must leave open.
 
     Raises:
         CheckFailed: A manifest doesn't fit its files, or something is missing: that is no baseline.
@@ -53,6 +58,7 @@ def present(
     for judged in read.judged:
         if judged.outcome != "pass":
             raise CheckFailed(f"{judged.name}: {judged.reason} That can't be accepted.")
+    check_sizes(read.subjects, sizes or {})
     if measuring is None:
         return read.subjects, ()
     return measured(read.subjects, replace(measuring, everything=True), lambda _: Answer(()))

@@ -2,14 +2,15 @@
 """What is judged, by which limits: results of ``compress`` and files that anybody made."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
-from edgeprune.artifact import Contents, contents, read
+from edgeprune.artifact import Artifact, Contents, contents, read
 from edgeprune.artifact import figures as counted_of
 from edgeprune.artifact.call import closed
+from edgeprune.artifact.open_sizes import check_names, open_sizes
 from edgeprune.artifact.source import shown
 from edgeprune.errors import InputError
 from edgeprune.figure import Figure
@@ -27,9 +28,12 @@ __all__ = [
     "Limits",
     "Result",
     "Subject",
+    "check_sizes",
     "edges_of",
     "is_there",
     "layers_of",
+    "open_notes",
+    "sized",
     "told",
 ]
 
@@ -95,6 +99,8 @@ class Case:
     """Of a file: its name in the baseline."""
     hiding: Path | None = None
     """The project's own file of a target, where it goes before a shipped one of that name."""
+    sizes: Mapping[str, int] = field(default_factory=dict)
+    """Of dimensions that an artifact leaves open, by their names."""
     left_over: str = ""
     """The name of a target that only the baseline has for the model: there is nothing to judge."""
 
@@ -128,7 +134,7 @@ class Subject:
         Raises:
             InputError: It is no model file, or a damaged one.
         """
-        return contents(read(self.path))
+        return sized(read(self.path), self.case.sizes)
 
     @cached_property
     def damage(self) -> str | None:
@@ -155,6 +161,37 @@ class Subject:
         """All figures, those of the device over those of the run's machine."""
         known = {**self.figures, **(self.device or {})}
         return known | ({"latency_reference": self.ratios[-1]} if self.ratios else {})
+
+
+def sized(artifact: Artifact, sizes: Mapping[str, int]) -> Contents:
+    """What a file has, with those of the sizes that it leaves open."""
+    known = open_sizes(artifact) if sizes else ()
+    return contents(artifact, {name: size for name, size in sizes.items() if name in known})
+
+
+def check_sizes(subjects: Sequence[Subject], sizes: Mapping[str, int]) -> None:
+    """Hold the names of sizes against all files.
+
+    Raises:
+        InputError: No file leaves a size of such a name open.
+    """
+    if not sizes:
+        return
+    whole = [subject.contents.artifact for subject in subjects if subject.damage is None]
+    check_names(whole, sizes)
+
+
+def open_notes(subjects: Iterable[Subject]) -> list[str]:
+    """Which sizes would have to be told for all to be counted."""
+    return [
+        f"{subject.shown}: {', '.join(shown(name) for name in missing)} "
+        f"{'is' if len(missing) == 1 else 'are'} open, so its multiply-accumulates and activations "
+        f"aren't known: tell the size, as with --size {shown(missing[0])}=320."
+        for subject in subjects
+        if subject.damage is None
+        and subject.contents.counts.macs is None
+        and (missing := subject.contents.bound.missing)
+    ]
 
 
 def layers_of(known: Contents) -> tuple[LayerSize, ...]:

@@ -8,7 +8,16 @@ from typing import Any, Literal
 
 from edgeprune.artifact import figures
 from edgeprune.check.blame import Change, changes
-from edgeprune.check.case import MANIFEST, Case, Limits, Result, Subject, layers_of, told
+from edgeprune.check.case import (
+    MANIFEST,
+    Case,
+    Limits,
+    Result,
+    Subject,
+    layers_of,
+    open_notes,
+    told,
+)
 from edgeprune.check.gather import found_in
 from edgeprune.check.revisions import SKIPPED
 from edgeprune.check.subjects import read_all
@@ -96,21 +105,25 @@ class Side:
     notes: tuple[str, ...] = field(default=())
 
 
-def side(path: Path, here: Path, label: str) -> Side:
+def side(path: Path, here: Path, label: str, sizes: Mapping[str, int] | None = None) -> Side:
     """Read one side: a result, a folder of results or model files, or one file.
 
     Args:
         path: Where it is.
         here: What a path in a remark is relative to.
         label: How the user called it.
+        sizes: Of dimensions that files leave open.
 
     Raises:
         InputError: It isn't there, or has no artifact, or a broken one.
     """
-    cases = tuple(_case(each) for each in found_in(path, label))
+    cases = tuple(_case(each, sizes or {}) for each in found_in(path, label))
     read = read_all(cases, here)
     broken = [each for each in read.judged if each.outcome == "fail" and not _left_out(each)]
-    notes = tuple(f"{label}: {each.rule}: {each.reason}" for each in broken)
+    notes = (
+        *(f"{label}: {each.rule}: {each.reason}" for each in broken),
+        *open_notes(read.subjects),
+    )
     root = path if path.is_dir() else path.parent
     single = len(cases) == 1 and cases[0].result is None
     subjects = {"" if single else told(subject.path, root): subject for subject in read.subjects}
@@ -129,11 +142,11 @@ def compare(before: Side, after: Side) -> Diff:
     return Diff(tuple(found), (*before.notes, *after.notes))
 
 
-def _case(path: Path) -> Case:
+def _case(path: Path, sizes: Mapping[str, int]) -> Case:
     if path.name != MANIFEST:
-        return Case(path, Limits(), name=path.name)
+        return Case(path, Limits(), name=path.name, sizes=sizes)
     manifest, fits = read_sealed(path)
-    return Case(path, Limits(), result=Result(path.parent, manifest, fits))
+    return Case(path, Limits(), result=Result(path.parent, manifest, fits), sizes=sizes)
 
 
 def _compare(name: str, before: Subject | None, after: Subject | None) -> Compared:

@@ -2,7 +2,7 @@
 """From paths and a project file to cases. Reads manifests, and decides what is judged by what."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import get_args
@@ -38,6 +38,8 @@ class Request:
     """Of the project; none: all."""
     budgets: Budgets = field(default_factory=Budgets)
     """Over all others."""
+    sizes: Mapping[str, int] = field(default_factory=dict)
+    """Of dimensions that artifacts leave open, over those of the project file."""
 
 
 def gather(
@@ -152,7 +154,8 @@ class _Finder:
             return
         entry = project.project.models[name]
         own = hiding(key, project.folder)
-        case = Case(Path(), self._limits(name, key, target), target, name, key, hiding=own)
+        limits, sizes = self._limits(name, key, target), {**entry.sizes, **self._request.sizes}
+        case = Case(Path(), limits, target, name, key, hiding=own, sizes=sizes)
         if not entry.artifacts:
             folder = project.out(name) / target.name
             yield self._loaded(replace(case, path=folder / MANIFEST))
@@ -211,11 +214,11 @@ class _Finder:
             return
         asked, own = self._asked(), self._request.budgets
         if not self._request.targets:
-            yield Case(path, Limits(own, asked), name=path.name)
+            yield Case(path, Limits(own, asked), name=path.name, sizes=self._request.sizes)
         for each in self._request.targets:
             target = self._target(each)
             limits = Limits(merge(target.budgets, own), asked)
-            yield Case(path, limits, target, name=path.name)
+            yield Case(path, limits, target, name=path.name, sizes=self._request.sizes)
 
     def _foreign_result(self, path: Path) -> Iterator[Case]:
         result = self._read(path)
@@ -231,7 +234,7 @@ class _Finder:
                 f"{plain(told(path, self._here))}: {plain(str(error))}{hint}"
             ) from None
         limits = Limits(merge(target.budgets, self._request.budgets), self._asked())
-        yield Case(path, limits, target, result=result)
+        yield Case(path, limits, target, result=result, sizes=self._request.sizes)
 
     def _read(self, path: Path) -> Result:
         manifest, fits = read_sealed(path)

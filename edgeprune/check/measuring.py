@@ -158,7 +158,7 @@ class _Work:
             self._profile = profile(
                 files,
                 self._options.model_copy(update={"time_limit": share}),
-                Conditions(threads),
+                Conditions(threads, sizes=self._group[0].case.sizes),
                 self._at,
                 target=self._target,
                 progress=self._measuring.progress,
@@ -175,7 +175,7 @@ class _Work:
             self._looks.append(
                 measure_reference(
                     files,
-                    Conditions(1),
+                    Conditions(1, sizes=self._group[0].case.sizes),
                     self._at,
                     time_limit=min(self._left(), TIME_LIMIT),
                     progress=self._measuring.progress,

@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """A whole check: cases in, a report out."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 from edgeprune import __version__
 from edgeprune.check.baseline import against_baseline
-from edgeprune.check.case import Case, Subject, told
+from edgeprune.check.case import Case, Subject, check_sizes, open_notes, told
 from edgeprune.check.fits import against_target
 from edgeprune.check.limits import Answer, against_budgets
 from edgeprune.check.measuring import Measuring, measured
@@ -28,7 +29,11 @@ class Rules:
 
 
 def check(
-    cases: tuple[Case, ...], here: Path, rules: Rules, measuring: Measuring | None = None
+    cases: tuple[Case, ...],
+    here: Path,
+    rules: Rules,
+    measuring: Measuring | None = None,
+    sizes: Mapping[str, int] | None = None,
 ) -> CheckReport:
     """Judge every case by its manifest, its budgets and its baseline.
 
@@ -37,9 +42,11 @@ def check(
         here: What the paths in the report are relative to.
         rules: What is a failure.
         measuring: How to measure latency and memory anew; ``None``: not at all.
+        sizes: Those of the request, each of which some file must leave open.
 
     Raises:
-        InputError: A file is no model file, or a damaged one, or can't be measured.
+        InputError: A file is no model file, or a damaged one, or can't be measured; or no file has
+            an open size of a name in ``sizes``.
         DeviceError: The device can't be reached.
     """
 
@@ -48,6 +55,7 @@ def check(
 
     read = read_all(cases, here)
     subjects, notes = read.subjects, tuple[str, ...]()
+    check_sizes(subjects, sizes or {})
     if measuring is not None:
         subjects, notes = measured(subjects, measuring, judge)
     answer = judge(subjects)
@@ -57,7 +65,13 @@ def check(
         allow_unmeasured=rules.allow_unmeasured,
         notes=tuple(
             dict.fromkeys(
-                (*_hidden(cases, here), *notes, *answer.notes, *_unjudged(subjects, answer.judged))
+                (
+                    *_hidden(cases, here),
+                    *notes,
+                    *answer.notes,
+                    *_unjudged(subjects, answer.judged),
+                    *open_notes(subjects),
+                )
             )
         ),
         when=datetime.now(UTC).isoformat(timespec="seconds"),

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 
-from edgeprune.artifact import contents, digest, figures, read
+from edgeprune.artifact import digest, figures, read
 from edgeprune.check import integrity
-from edgeprune.check.case import COUNTED, Case, Result, Subject, is_there, told
+from edgeprune.check.case import COUNTED, Case, Result, Subject, is_there, sized, told
 from edgeprune.figure import Figure, counted
 from edgeprune.gate.judged import Judged
 from edgeprune.gate.lock import Machine
@@ -95,7 +95,7 @@ def _uncounted(stated: Mapping[str, Figure]) -> dict[str, Figure]:
 
 
 def _of_file(case: Case, here: Path) -> Subject:
-    known = contents(read(case.path))
+    known = sized(read(case.path), case.sizes)
     counted_there = figures(known)
     subject = Subject(
         case,

@@ -60,6 +60,7 @@ def accept(
     reason: Reason = None,
     model: Models = None,
     target: Targets = None,
+    size: opt.SizeOption = None,
     measure: check.Measure = False,
     device: reach.DeviceOption = None,
     time_limit: check.TimeLimit = None,
@@ -78,10 +79,10 @@ def accept(
     how = check.measuring(measure, device, time_limit)
     project = _project()
     before = read_lock(project.lock)
-    request = Request(targets=tuple(target or ()), models=tuple(model or ()))
+    request = Request(targets=tuple(target or ()), models=tuple(model or ()), sizes=opt.sizes(size))
     here = Path.cwd()
     cases = gather(request, here, project, before)
-    subjects, notes = present(cases, here, how)
+    subjects, notes = present(cases, here, how, request.sizes)
     lock = accepted(
         subjects,
         before,

@@ -121,6 +121,7 @@ def check(
     max_latency: opt.MaxLatencyOption = None,
     max_memory: opt.MaxMemoryOption = None,
     max_drop: opt.MaxDropOption = None,
+    size: opt.SizeOption = None,
     allow_unmeasured: AllowUnmeasured = False,
     strict: Strict = False,
     format: FormOption = "terminal",
@@ -149,12 +150,13 @@ def check(
         tuple(paths or ()),
         tuple(dict.fromkeys(target or ())),
         budgets=_budgets(max_size, max_latency, max_memory, max_drop),
+        sizes=opt.sizes(size),
     )
     project = find_project(here)
     lock = None if project is None else read_lock(project.lock)
     with _seldom_collecting():
         cases = gather(request, here, project, lock)
-        report = judge(cases, here, Rules(strict, allow_unmeasured), how)
+        report = judge(cases, here, Rules(strict, allow_unmeasured), how, request.sizes)
     _put_out(report, format, output)
     raise typer.Exit(1 if report.failed else 0)
 

@@ -53,19 +53,27 @@ def add_to(app: typer.Typer) -> None:
 
 
 def diff(
-    before: Before, after: After, format: FormOption = "terminal", json: opt.JsonOption = False
+    before: Before,
+    after: After,
+    size: opt.SizeOption = None,
+    format: FormOption = "terminal",
+    json: opt.JsonOption = False,
 ) -> None:
     """Show per target what changed: bytes, operators, layers, latency with intervals.
 
     Nothing is run and nothing is judged; the exit code is 0 whatever changed.
     """
+    from edgeprune.check.case import check_sizes
     from edgeprune.check.diff import compare, side
+
+    sizes = opt.sizes(size)
 
     with ExitStack() as stack:
         sides = []
         for text, other in ((before, after), (after, before)):
             path = stack.enter_context(_opened(text, other))
-            sides.append(side(path, Path.cwd(), text))
+            sides.append(side(path, Path.cwd(), text, sizes))
+        check_sizes([each for one in sides for each in one.subjects.values()], sizes)
         found = compare(*sides)
     if json:
         show.as_json(found.as_data())

@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """The options that several commands share."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import typer
 
+from edgeprune.errors import InputError
 from edgeprune.recipe import Importance, Numerics
 from edgeprune.units import parse_bytes, parse_seconds
 
@@ -46,6 +48,7 @@ __all__ = [
     "ScopeOption",
     "SeedOption",
     "ShapeOption",
+    "SizeOption",
     "TargetOption",
     "ThreadsOption",
     "TicketOption",
@@ -56,6 +59,7 @@ __all__ = [
     "file_option",
     "lr_option",
     "optimizer_option",
+    "sizes",
 ]
 
 T = TypeVar("T")
@@ -373,3 +377,32 @@ JsonOption = Annotated[
 def file_option(help: str, default: str | Literal[False] = "standard output") -> Any:
     """``--output FILE`` of a command that prints; ``default`` is where else it goes."""
     return typer.Option("--output", "-o", metavar="FILE", show_default=default, help=help)
+
+
+SizeOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--size",
+        metavar="NAME=VALUE",
+        show_default=False,
+        help="Size of a dimension that a file leaves open, by its name (height=320), or by "
+        "INPUT.AXIS where it has none (image.2=320); may be repeated. A batch is 1.",
+    ),
+]
+
+
+def sizes(given: list[str] | None) -> dict[str, int]:
+    """What ``--size`` says, by name.
+
+    Raises:
+        InputError: It is no NAME=VALUE, or names one twice.
+    """
+    found: dict[str, int] = {}
+    for text in given or ():
+        name, _, value = text.rpartition("=")
+        number = int(value) if re.fullmatch(r"[0-9]{1,9}", value) else 0
+        if not name or not number:
+            raise InputError(f"--size {text}: should be NAME=VALUE such as height=320")
+        if found.setdefault(name, number) != number:
+            raise InputError(f"--size {text}: '{name}' is {found[name]} already")
+    return found

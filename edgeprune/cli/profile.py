@@ -2,7 +2,7 @@
 """``edgeprune profile``: bytes, memory and latency of artifacts, here or on a device."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -11,6 +11,7 @@ import typer
 from edgeprune.cli import options as opt
 from edgeprune.cli import reach, show
 from edgeprune.cli.console import page, progress
+from edgeprune.errors import InputError
 from edgeprune.gate import Verdict, judge, merge, passed
 from edgeprune.measure.result import Profile
 from edgeprune.recipe import ProfileOptions
@@ -93,6 +94,7 @@ def add_to(app: typer.Typer) -> None:
 def profile(
     files: Files,
     inputs: Inputs = None,
+    size: opt.SizeOption = None,
     blocks: Blocks = None,
     max_blocks: MaxBlocks = None,
     block_seconds: BlockSeconds = None,
@@ -125,6 +127,8 @@ def profile(
         "block_seconds": block_seconds,
         "time_limit": time_limit,
     }
+    sizes = opt.sizes(size)
+    _fit(files, inputs, sizes)
     given = {name: value for name, value in changes.items() if value is not None}
     limits = Budgets(latency=max_latency, memory=max_memory)
     judged = None if target is None else find_target(target)
@@ -132,7 +136,7 @@ def profile(
     found = measure(
         _named(files),
         parse(given, ProfileOptions, "command line"),
-        Conditions(threads, seed, None if inputs is None else inputs.absolute()),
+        Conditions(threads, seed, None if inputs is None else inputs.absolute(), sizes),
         at,
         target=judged,
         meter=meter,
@@ -144,6 +148,17 @@ def profile(
     else:
         _show(found, verdicts)
     raise typer.Exit(0 if passed(verdicts) else 1)
+
+
+def _fit(files: Sequence[Path], inputs: Path | None, sizes: Mapping[str, int]) -> None:
+    """Refuse sizes that no file leaves open, before anything is measured."""
+    from edgeprune.artifact import read
+    from edgeprune.artifact.open_sizes import check_names
+
+    if sizes and inputs is not None:
+        raise InputError("--size is about random inputs; those of --inputs have their sizes")
+    if sizes:
+        check_names([read(file) for file in files], sizes)
 
 
 def _judge(found: Profile, target: Target | None, limits: Budgets) -> tuple[Verdict, ...]:

@@ -123,7 +123,7 @@ class _Run:
             )
         session, given = open_session(path), self.conditions.inputs
         arrays = (
-            random_inputs(session.inputs, self.conditions.seed)
+            random_inputs(session.inputs, self.conditions.seed, dict(self.conditions.sizes))
             if given is None
             else real_inputs(session.inputs, given)
         )

@@ -182,7 +182,7 @@ class _Run:
 
     def _arrays(self, session: Session) -> list[Any]:
         if self.conditions.inputs is None:
-            return random_inputs(session.inputs, self.conditions.seed)
+            return random_inputs(session.inputs, self.conditions.seed, dict(self.conditions.sizes))
         return real_inputs(session.inputs, self.conditions.inputs, whole=True)
 
 

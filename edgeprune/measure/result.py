@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """What measuring gives, whatever the device."""
 
-from dataclasses import dataclass
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,8 @@ class Conditions:
     """Of the order of rounds and of random inputs."""
     inputs: Path | None = None
     """Real inputs, an ``.npz``; ``None``: random ones."""
+    sizes: Mapping[str, int] = field(default_factory=dict)
+    """Of dimensions of random inputs that a file leaves open, by their names."""
 
     @property
     def kind(self) -> str:
@@ -29,7 +33,11 @@ class Conditions:
     def options(self, **others: Any) -> dict[str, Any]:
         """These and ``others`` as options of the agent."""
         given: dict[str, Any] = {"threads": self.threads, "seed": self.seed}
-        return given | ({} if self.inputs is None else {"inputs": self.inputs}) | others
+        if self.inputs is not None:
+            given["inputs"] = self.inputs
+        elif self.sizes:
+            given["sizes"] = json.dumps(dict(self.sizes))
+        return given | others
 
 
 @dataclass(frozen=True)

@@ -200,7 +200,8 @@ def compare(
 def _samples(session: Session, conditions: Conditions) -> dict[str, Array]:
     """``SAMPLES`` samples of each input, with a sample axis in front."""
     specs = session.inputs
-    drawn = [random_inputs(specs, conditions.seed + k) for k in range(SAMPLES)]
+    sizes = dict(conditions.sizes)
+    drawn = [random_inputs(specs, conditions.seed + k, sizes) for k in range(SAMPLES)]
     if conditions.inputs is not None:
         drawn[0] = real_inputs(specs, conditions.inputs)
     return {spec.name: np.stack([sample[k] for sample in drawn]) for k, spec in enumerate(specs)}

@@ -182,6 +182,7 @@ class _Agent:
             "threads": given.threads,
             "seed": given.seed,
             "inputs": _absolute(given.inputs) if given.inputs else None,
+            "sizes": given.sizes,
         }
         return {**common, **job}
 

@@ -30,21 +30,25 @@ def job_inputs(specs: Sequence[TensorSpec], job: dict[str, Any]) -> list[Array]:
     """
     with naming(job["path"]):
         if job["inputs"] is None:
-            return random_inputs(specs, job["seed"])
+            return random_inputs(specs, job["seed"], job.get("sizes"))
         return real_inputs(specs, Path(job["inputs"]))
 
 
-def random_inputs(specs: Sequence[TensorSpec], seed: int) -> list[Array]:
+def random_inputs(
+    specs: Sequence[TensorSpec], seed: int, sizes: dict[str, int] | None = None
+) -> list[Array]:
     """One array an input, batch 1 where the batch is dynamic.
+
+    Other dynamic dimensions have the size that ``sizes`` has for their name, or for ``INPUT.AXIS``.
 
     Floats are standard normal. ``int8``, ``uint8`` and 16-bit integers span their range (they are
     quantized values); wider integers and booleans are 0 or 1, which is a valid index of any table.
 
     Raises:
-        InputError: A dimension other than the batch is dynamic: only real inputs can tell its size.
+        InputError: A dimension other than the batch is dynamic, and its size isn't told.
     """
     generator = np.random.default_rng(seed)
-    return [_random(spec, generator) for spec in specs]
+    return [_random(spec, generator, sizes or {}) for spec in specs]
 
 
 def real_inputs(specs: Sequence[TensorSpec], path: Path, *, whole: bool = False) -> list[Array]:
@@ -77,18 +81,19 @@ def real_inputs(specs: Sequence[TensorSpec], path: Path, *, whole: bool = False)
     return [_fit(spec, arrays[spec.name], path, size, whole) for spec in specs]
 
 
-def _random(spec: TensorSpec, generator: np.random.Generator) -> Array:
-    shape = tuple(
-        1 if dim == "batch" or (axis == 0 and isinstance(dim, str)) else dim
-        for axis, dim in enumerate(spec.shape)
-    )
-    unknown = [dim for dim in shape if isinstance(dim, str)]
-    if unknown:
-        raise InputError(
-            f"input {spec.name} has a dynamic dimension '{unknown[0]}' of unknown size: "
-            "give real inputs (.npz)"
-        )
-    sizes = tuple(int(dim) for dim in shape)
+def _random(spec: TensorSpec, generator: np.random.Generator, given: dict[str, int]) -> Array:
+    shape: list[int] = []
+    for axis, dim in enumerate(spec.shape):
+        place = f"{spec.name}.{axis}"
+        batch = dim == "batch" or axis == 0
+        size = dim if isinstance(dim, int) else given.get(place, given.get(dim, 1 if batch else 0))
+        if not size and isinstance(dim, str):
+            raise InputError(
+                f"input {spec.name} has a dynamic dimension '{dim}' of unknown size: "
+                f"give its size (--size {place}=N) or real inputs (.npz)"
+            )
+        shape.append(size)
+    sizes = tuple(shape)
     dtype = np.dtype(spec.dtype)
     if dtype.kind == "f":
         return generator.standard_normal(sizes).astype(dtype)

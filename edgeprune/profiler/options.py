@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import json
 import math
 import signal
 from collections.abc import Callable, Iterator, Sequence
@@ -91,10 +92,23 @@ def _common(tasks: Any, name: str, text: str, files: str | int) -> argparse.Argu
     parser.add_argument("--seed", type=int, default=0, help="of random inputs and the order (0)")
     parser.add_argument("--inputs", metavar="X.npz", help="real inputs instead of random ones")
     parser.add_argument(
+        "--sizes", type=_sizes, metavar="JSON", help="of random inputs: open dimensions by name"
+    )
+    parser.add_argument(
         "--time-limit", type=_seconds, default=300.0, help="seconds after which all ends (300)"
     )
     parser.add_argument("--progress", action="store_true", help="'progress DONE TOTAL FILE' lines")
     return parser
+
+
+def _sizes(text: str) -> dict[str, int]:
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        found = None
+    if not isinstance(found, dict) or not all(type(size) is int for size in found.values()):
+        raise argparse.ArgumentTypeError('should be JSON such as {"height": 320}')
+    return found
 
 
 def _latency(parser: argparse.ArgumentParser) -> None:
