@@ -57,6 +57,8 @@ def load_model(source: Source, data: Data | None) -> Loaded:
         example=None if data is None else data.example(),
         axes=None if data is None else data.axes,
         trust_pickle=source.trust_pickle,
+        state_key=source.state_key,
+        allow_surplus=source.allow_surplus,
     )
 
 

@@ -20,6 +20,10 @@ class Source:
     input_shapes: tuple[str, ...] | None = None
     """``1x3x224x224`` or, with a type, ``1x128:int64``; one an input."""
     trust_pickle: bool = False
+    state_key: str | None = None
+    """Which weights of a checkpoint that holds several."""
+    allow_surplus: bool = False
+    """Leave out weights that the network doesn't have."""
 
 
 @dataclass(frozen=True)

@@ -73,6 +73,8 @@ class ModelEntry(Config):
     model: Text | None = None
     """What ``compress`` starts from; absent where edgeprune only judges ``artifacts``."""
     arch: Text | None = None
+    state_key: Text | None = None
+    allow_surplus: bool = False
     input_shape: tuple[Text, ...] | None = None
     data: Text | None = None
     recipe: Text | None = None

@@ -45,6 +45,8 @@ class Answers:
     targets: tuple[str, ...]
     model: str | None = None
     arch: str | None = None
+    state_key: str | None = None
+    allow_surplus: bool = False
     input_shape: tuple[str, ...] = ()
     data: str | None = None
     out: str | None = None
@@ -192,6 +194,8 @@ def _model(answers: Answers, table: tuple[str, ...]) -> list[str]:
             _set("model", answers.model),
             "# What builds the network that a state dict belongs to, and the shape of its input.",
             _set("arch", answers.arch, "package.module:factory"),
+            *([_set("state_key", answers.state_key)] if answers.state_key else []),
+            *(["allow_surplus = true"] if answers.allow_surplus else []),
             _set("input_shape", answers.input_shape, ["1x3x224x224"]),
             "# Images, arrays or a spec to calibrate, train and evaluate with.",
             _set("data", answers.data, "photos/"),

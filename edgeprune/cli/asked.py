@@ -75,10 +75,16 @@ def batch(value: str | None) -> int | str | None:
 
 
 def source(
-    path: Path, arch: str | None, input_shape: list[str] | None, trust_pickle: bool
+    path: Path,
+    arch: str | None,
+    state_key: str | None,
+    allow_surplus: bool,
+    input_shape: list[str] | None,
+    trust_pickle: bool,
 ) -> Source:
     """The model to start from."""
-    return Source(path, arch, tuple(input_shape) if input_shape else None, trust_pickle)
+    shapes = tuple(input_shape) if input_shape else None
+    return Source(path, arch, shapes, trust_pickle, state_key, allow_surplus)
 
 
 def data_source(name: str | None, limit: int | None) -> DataSource | None:

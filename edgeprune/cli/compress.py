@@ -109,6 +109,8 @@ def compress(
     data: opt.DataOption = None,
     limit: opt.LimitOption = None,
     arch: opt.ArchOption = None,
+    state_key: opt.StateKeyOption = None,
+    allow_surplus: opt.SurplusOption = False,
     input_shape: opt.ShapeOption = None,
     trust_pickle: opt.TrustOption = False,
     recipe: opt.RecipeOption = None,
@@ -170,10 +172,10 @@ def compress(
         limit=limit,
         device=device,
         alone={"--data": data, "--arch": arch, "--input-shape": input_shape, "--out": out}
-        | {"--ticket": ticket},
+        | {"--state-key": state_key, "--allow-surplus": allow_surplus or None, "--ticket": ticket},
     )
     like = Job(
-        asked.source(model or Path(), arch, input_shape, trust_pickle),
+        asked.source(model or Path(), arch, state_key, allow_surplus, input_shape, trust_pickle),
         find_target("host"),  # until each run has its own
         Recipe(),
         out=out or Path("out"),

@@ -43,6 +43,8 @@ class _Given:
 
     model: str | None
     arch: str | None
+    state_key: str | None
+    allow_surplus: bool
     input_shape: tuple[str, ...]
     data: str | None
     out: str | None
@@ -71,6 +73,8 @@ def init(
         typer.Option("--data", "-d", metavar="DATA", help="Its data, as compress takes it."),
     ] = None,
     arch: opt.ArchOption = None,
+    state_key: opt.StateKeyOption = None,
+    allow_surplus: opt.SurplusOption = False,
     input_shape: opt.ShapeOption = None,
     out: Annotated[
         str | None,
@@ -154,6 +158,8 @@ def init(
     given = _Given(
         model=model,
         arch=arch,
+        state_key=state_key,
+        allow_surplus=allow_surplus,
         input_shape=tuple(input_shape or ()),
         data=data,
         out=out,
@@ -215,6 +221,8 @@ def _check(given: _Given) -> None:
         "--model": given.model,
         "--data": given.data,
         "--arch": given.arch,
+        "--state-key": given.state_key,
+        "--allow-surplus": given.allow_surplus,
         "--input-shape": given.input_shape,
         "--out": given.out,
         "--max-drop": given.limits.get("drop"),
@@ -251,6 +259,8 @@ def _answers(given: _Given) -> starter.Answers:
         targets=tuple(map(_near, given.targets)),
         model=None if model is None else _near(model),
         arch=given.arch,
+        state_key=given.state_key,
+        allow_surplus=given.allow_surplus,
         input_shape=given.input_shape,
         data=None if given.data is None else _near(given.data),
         out=None if given.out is None else _near(given.out),

@@ -73,6 +73,8 @@ def inspect(
     overwrite: opt.OverwriteOption = False,
     data: opt.DataOption = None,
     arch: opt.ArchOption = None,
+    state_key: opt.StateKeyOption = None,
+    allow_surplus: opt.SurplusOption = False,
     input_shape: opt.ShapeOption = None,
     trust_pickle: opt.TrustOption = False,
     json: opt.JsonOption = False,
@@ -83,7 +85,7 @@ def inspect(
     """
     if svg is not None:
         check_place(svg, (".svg",), overwrite=overwrite, rule="the drawing is an SVG file")
-    source = asked.source(model, arch, input_shape, trust_pickle)
+    source = asked.source(model, arch, state_key, allow_surplus, input_shape, trust_pickle)
     asked.use_threads(None)
     from edgeprune.anatomy import dissect
     from edgeprune.inputs import open_inputs

@@ -49,6 +49,8 @@ __all__ = [
     "SeedOption",
     "ShapeOption",
     "SizeOption",
+    "StateKeyOption",
+    "SurplusOption",
     "TargetOption",
     "ThreadsOption",
     "TicketOption",
@@ -115,6 +117,25 @@ ArchOption = Annotated[
         "--arch",
         metavar="PACKAGE.MODULE:FACTORY",
         help="What builds the network that a state dict belongs to.",
+        rich_help_panel=_MODEL,
+    ),
+]
+StateKeyOption = Annotated[
+    str | None,
+    typer.Option(
+        "--state-key",
+        metavar="KEY",
+        help="Which weights of a checkpoint are meant: a key such as state_dict_ema, dotted where "
+        "nested, or what their names begin with.",
+        show_default="the only ones, or the usual",
+        rich_help_panel=_MODEL,
+    ),
+]
+SurplusOption = Annotated[
+    bool,
+    typer.Option(
+        "--allow-surplus",
+        help="Leave out weights in the file that the network doesn't have; they are named.",
         rich_help_panel=_MODEL,
     ),
 ]

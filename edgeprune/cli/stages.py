@@ -71,6 +71,8 @@ def prune(
     data: opt.DataOption = None,
     limit: opt.LimitOption = None,
     arch: opt.ArchOption = None,
+    state_key: opt.StateKeyOption = None,
+    allow_surplus: opt.SurplusOption = False,
     input_shape: opt.ShapeOption = None,
     trust_pickle: opt.TrustOption = False,
     target: opt.TargetOption = "host",
@@ -97,7 +99,7 @@ def prune(
         ratio, importance, scope, multiple, exclude, attention, grouped, allow_depth
     )
     chosen = asked.recipe(recipe, {"seed": seed, **changes})
-    source = asked.source(model, arch, input_shape, trust_pickle)
+    source = asked.source(model, arch, state_key, allow_surplus, input_shape, trust_pickle)
     own = asked.data_source(data, limit)
     task = _task(source, own, target, output, overwrite, chosen.seed, threads)
     asked.only_ticket(ticket, changes)
@@ -117,6 +119,8 @@ def finetune(
     data: opt.DataOption = None,
     limit: opt.LimitOption = None,
     arch: opt.ArchOption = None,
+    state_key: opt.StateKeyOption = None,
+    allow_surplus: opt.SurplusOption = False,
     input_shape: opt.ShapeOption = None,
     trust_pickle: opt.TrustOption = False,
     teacher: Teacher = None,
@@ -137,7 +141,7 @@ def finetune(
     """Train a model on labels, on a teacher's outputs, or on both."""
     changes = asked.finetune_changes(epochs, lr, optimizer, batch_size, distill, patience)
     chosen = asked.recipe(recipe, {"seed": seed, **changes})
-    source = asked.source(model, arch, input_shape, trust_pickle)
+    source = asked.source(model, arch, state_key, allow_surplus, input_shape, trust_pickle)
     own = asked.data_source(data, limit)
     task = _task(source, own, target, output, overwrite, chosen.seed, threads)
     if teacher is not None:
@@ -154,6 +158,8 @@ def quantize(
     data: opt.DataOption = None,
     limit: opt.LimitOption = None,
     arch: opt.ArchOption = None,
+    state_key: opt.StateKeyOption = None,
+    allow_surplus: opt.SurplusOption = False,
     input_shape: opt.ShapeOption = None,
     trust_pickle: opt.TrustOption = False,
     target: opt.TargetOption = "host",
@@ -166,7 +172,7 @@ def quantize(
 ) -> None:
     """Put a model into the numbers that a target runs best, or into the ones asked for."""
     chosen = asked.recipe(recipe, {"seed": seed, "quantize.numerics": asked.numerics(numerics)})
-    source = asked.source(model, arch, input_shape, trust_pickle)
+    source = asked.source(model, arch, state_key, allow_surplus, input_shape, trust_pickle)
     own = asked.data_source(data, limit)
     task = _task(source, own, target, output, overwrite, chosen.seed, threads)
     from edgeprune.quantize import quantize as stage
@@ -180,6 +186,8 @@ def export(
     data: opt.DataOption = None,
     limit: opt.LimitOption = None,
     arch: opt.ArchOption = None,
+    state_key: opt.StateKeyOption = None,
+    allow_surplus: opt.SurplusOption = False,
     input_shape: opt.ShapeOption = None,
     trust_pickle: opt.TrustOption = False,
     target: opt.TargetOption = "host",
@@ -195,7 +203,7 @@ def export(
     """Write a model as ONNX and TFLite into a folder, each file run and held against the model."""
     changes = {"seed": seed, "export.formats": format, "export.batch": asked.batch(batch)}
     chosen = asked.recipe(recipe, changes)
-    source = asked.source(model, arch, input_shape, trust_pickle)
+    source = asked.source(model, arch, state_key, allow_surplus, input_shape, trust_pickle)
     own = asked.data_source(data, limit)
     task = _task(source, own, target, output, overwrite, chosen.seed, threads)
     if reference is not None:

@@ -82,6 +82,8 @@ def _jobs(project: ProjectFile, wishes: Wishes, like: Job) -> Iterator[Job]:
                 entry.arch,
                 entry.input_shape,
                 like.source.trust_pickle,
+                entry.state_key,
+                entry.allow_surplus,
             ),
             recipe=asked.recipe(recipe, wishes.changes),
             data=asked.data_source(_data(project, entry), wishes.limit),

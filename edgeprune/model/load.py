@@ -11,6 +11,7 @@ from edgeprune.errors import ModelError
 from edgeprune.model.archive import open_archive
 from edgeprune.model.capture import as_model, capture
 from edgeprune.model.carrier import Event, Model
+from edgeprune.model.checkpoint import choose
 from edgeprune.model.finite import require_finite
 from edgeprune.model.foreign import adopt
 from edgeprune.model.kinds import Kind, recognise
@@ -39,6 +40,8 @@ class _Given:
     shapes: Shapes | None
     example: tuple[Tensor, ...] | None
     example_axes: Axes | None
+    state_key: str | None = None
+    allow_surplus: bool = False
 
     def source(self) -> str:
         return "the data" if self.example is not None else "--input-shape"
@@ -64,7 +67,7 @@ class _Given:
         return None if self.shapes is None else said_axes(self.shapes, inputs)
 
 
-def load(
+def load(  # noqa: PLR0913 - what a file may not tell
     path: Path,
     *,
     arch: str | None = None,
@@ -72,6 +75,8 @@ def load(
     example: tuple[Tensor, ...] | None = None,
     axes: Axes | None = None,
     trust_pickle: bool = False,
+    state_key: str | None = None,
+    allow_surplus: bool = False,
 ) -> Loaded:
     """Load and capture a model file, recognised by its content.
 
@@ -87,6 +92,8 @@ def load(
         axes: The axis of the samples of each of ``example``, ``None`` for one that serves all
             samples. Not given: the first axis, where its size is that of the first input's.
         trust_pickle: Unpickle a file that may run code.
+        state_key: Which weights of a checkpoint that holds several: a key, dotted where nested.
+        allow_surplus: Leave out weights that the network doesn't have.
 
     Returns:
         The captured model and notes: a static batch with its reason, what was ignored or changed.
@@ -96,7 +103,9 @@ def load(
             or the inputs, can't be captured, or holds weights that aren't finite; always one line.
         MissingExtra: A safetensors file without that package.
     """
-    loaded = _load(_Given(path, arch, input_shapes, example, axes), trust_pickle)
+    loaded = _load(
+        _Given(path, arch, input_shapes, example, axes, state_key, allow_surplus), trust_pickle
+    )
     require_finite(loaded.model, path)
     return loaded
 
@@ -109,6 +118,9 @@ def _load(given: _Given, trust_pickle: bool) -> Loaded:
         loaded = _torchscript(given)
     else:
         return _module(given, kind, trust_pickle)
+    if given.state_key is not None or given.allow_surplus:
+        option = "--allow-surplus" if given.state_key is None else "--state-key"
+        raise ModelError(f"{given.path}: {option} is for state dicts; the file holds the network")
     if arch is not None:
         note = f"--arch {arch} isn't needed: the file holds the network"
         return Loaded(loaded.model, (*loaded.notes, note))
@@ -153,13 +165,15 @@ def _module(given: _Given, kind: Kind, trusted: bool) -> Loaded:
     path, arch = given.path, given.arch
     pickled = kind is Kind.PICKLED
     value = read_pickled(path, trusted=trusted) if pickled else read_safetensors(path)
-    notes: tuple[str, ...] = ()
-    if isinstance(value, nn.Module):
-        module, event = value, _event(kind)
+    chosen = choose(value, path, given.state_key)
+    notes = chosen.notes
+    if isinstance(chosen.value, nn.Module):
+        module, event = chosen.value, _event(kind, state_key=given.state_key)
         if arch is not None:
-            notes = (f"--arch {arch} isn't needed: the file holds the network",)
+            notes = (*notes, f"--arch {arch} isn't needed: the file holds the network")
     else:
-        module, event = build(value, arch, path, kind), _event(kind, arch)
+        module, said = build(chosen.value, arch, path, kind, allow_surplus=given.allow_surplus)
+        notes, event = (*notes, *said), _event(kind, arch, given.state_key)
     try:
         inputs = given.inputs(_float_type(module))
         model, more = capture(module, inputs, event=event, axes=given.axes(inputs))
@@ -168,8 +182,9 @@ def _module(given: _Given, kind: Kind, trusted: bool) -> Loaded:
     return Loaded(model, (*notes, *more))
 
 
-def _event(kind: Kind, arch: str | None = None) -> Event:
-    return Event("load", {"kind": kind.value} | ({"arch": arch} if arch else {}))
+def _event(kind: Kind, arch: str | None = None, state_key: str | None = None) -> Event:
+    options = {"kind": kind.value, "arch": arch, "state_key": state_key}
+    return Event("load", {name: value for name, value in options.items() if value})
 
 
 def _float_type(module: nn.Module) -> torch.dtype:

@@ -4,7 +4,7 @@
 import importlib
 import pickle
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -13,15 +13,12 @@ import torch
 from torch import Tensor, nn
 
 from edgeprune.errors import MissingExtra, ModelError, nearest
+from edgeprune.model.checkpoint import fill
 from edgeprune.model.kinds import Kind, Pickle, inspect_pickle
-from edgeprune.model.program import identity, quietly, reason
+from edgeprune.model.program import quietly, reason
 
 __all__ = ["build", "importable", "read_pickled", "read_safetensors"]
 
-_NESTS = ("state_dict", "model_state_dict", "model")
-"""Keys under which training scripts keep the weights."""
-_PREFIXES = ("module.", "_orig_mod.")
-"""What DataParallel and torch.compile put before every name."""
 _PLAIN = frozenset({"collections.OrderedDict", "builtins.dict"})
 
 
@@ -55,13 +52,13 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
         raise ModelError(f"{path}: damaged or cut short: {reason(error)}") from None
 
 
-def read_pickled(path: Path, *, trusted: bool) -> nn.Module | dict[str, Tensor]:
-    """A state dict or, where ``trusted``, a whole module that ``torch.save`` wrote.
+def read_pickled(path: Path, *, trusted: bool) -> Any:
+    """What ``torch.save`` wrote: a checkpoint or, where ``trusted``, a whole module.
 
     Only tensors are unpickled unless ``trusted``.
 
     Raises:
-        ModelError: It is damaged, would run code, or holds no weights.
+        ModelError: It is damaged, or would run code.
     """
     found = inspect_pickle(path)
     try:
@@ -76,7 +73,7 @@ def read_pickled(path: Path, *, trusted: bool) -> nn.Module | dict[str, Tensor]:
         if isinstance(error, ImportError | AttributeError):
             hint = "; its classes must be importable from the current folder"
         raise ModelError(f"{path}: can't be loaded: {reason(error)}{hint}") from error
-    return _weights(value, path)
+    return value
 
 
 def _untrusted(path: Path, found: Pickle) -> str:
@@ -96,31 +93,15 @@ def _untrusted(path: Path, found: Pickle) -> str:
     )
 
 
-def _weights(value: Any, path: Path) -> nn.Module | dict[str, Tensor]:
-    """The module or the state dict in what a file held.
-
-    Raises:
-        ModelError: There is neither.
-    """
-    if isinstance(value, nn.Module):
-        return value
-    if isinstance(value, Mapping):
-        if value and all(isinstance(k, str) for k in value):
-            if all(isinstance(v, Tensor) for v in value.values()):
-                return dict(value)
-            for key in _NESTS:
-                if isinstance(value.get(key), Mapping | nn.Module):
-                    return _weights(value[key], path)
-        keys = ", ".join(str(k) for k in list(value)[:5]) or "nothing"
-        raise ModelError(
-            f"{path}: no state dict in it (it holds {keys}); weights are looked for at the top "
-            f"and under {', '.join(_NESTS)}"
-        )
-    raise ModelError(f"{path}: holds a {type(value).__name__}, not a state dict")
-
-
-def build(state: dict[str, Tensor], arch: str | None, path: Path, kind: Kind) -> nn.Module:
-    """The module that ``arch`` makes, with ``state`` in it.
+def build(
+    state: dict[str, Tensor],
+    arch: str | None,
+    path: Path,
+    kind: Kind,
+    *,
+    allow_surplus: bool = False,
+) -> tuple[nn.Module, tuple[str, ...]]:
+    """The module that ``arch`` makes, with ``state`` in it, and notes.
 
     Raises:
         ModelError: ``arch`` is missing or makes no module, or names or shapes differ.
@@ -131,10 +112,7 @@ def build(state: dict[str, Tensor], arch: str | None, path: Path, kind: Kind) ->
             "--arch package.module:factory"
         )
     module = _make(arch)
-    state = _stripped(state)
-    _check(module, state, arch, path)
-    module.load_state_dict(state, strict=False)
-    return module
+    return module, fill(module, state, arch, path, allow_surplus=allow_surplus)
 
 
 def _make(arch: str) -> nn.Module:
@@ -177,45 +155,3 @@ def _call(factory: Callable[[], Any], arch: str) -> nn.Module:
     if not isinstance(module, nn.Module):
         raise ModelError(f"--arch {arch}: gives a {type(module).__name__}, not a torch.nn.Module")
     return module
-
-
-def _stripped(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    for _ in _PREFIXES:
-        for prefix in _PREFIXES:
-            if state and all(name.startswith(prefix) for name in state):
-                state = {name.removeprefix(prefix): value for name, value in state.items()}
-    return state
-
-
-def _check(module: nn.Module, state: dict[str, Tensor], arch: str, path: Path) -> None:
-    """Compare names and shapes.
-
-    Raises:
-        ModelError: They differ; the message names the first few.
-    """
-    own = module.state_dict()
-    counters = {n for n in own if n.endswith("num_batches_tracked")}  # old files lack them
-    given = {identity(own[n]) for n in own if n in state}  # of tied ones, files may hold just one
-    missing = [n for n in own if n not in state and n not in counters]
-    shapes = [
-        f"{n} ({_size(state[n])} in the file, {_size(own[n])} in the network)"
-        for n in own
-        if n in state and isinstance(own[n], Tensor) and state[n].shape != own[n].shape
-    ]
-    faults = [
-        ("missing in the file", [n for n in missing if identity(own[n]) not in given]),
-        ("unknown to the network", [n for n in state if n not in own]),
-        ("of another shape", shapes),
-    ]
-    told = [f"{what}: {_few(names)}" for what, names in faults if names]
-    if told:
-        raise ModelError(f"{path}: doesn't fit --arch {arch}; {'; '.join(told)}")
-
-
-def _few(names: list[str], count: int = 3) -> str:
-    more = f" and {len(names) - count} more" if len(names) > count else ""
-    return ", ".join(names[:count]) + more
-
-
-def _size(tensor: Tensor) -> str:
-    return "x".join(str(s) for s in tensor.shape) or "a single number"

@@ -106,6 +106,8 @@ def apply(
     head: Head = "auto",
     weights: Weights = False,
     arch: opt.ArchOption = None,
+    state_key: opt.StateKeyOption = None,
+    allow_surplus: opt.SurplusOption = False,
     input_shape: opt.ShapeOption = None,
     trust_pickle: opt.TrustOption = False,
     overwrite: opt.OverwriteOption = False,
@@ -123,7 +125,7 @@ def apply(
     from edgeprune.tickets.carry.transfer import transfer
 
     given = read_ticket(ticket)
-    source = asked.source(model, arch, input_shape, trust_pickle)
+    source = asked.source(model, arch, state_key, allow_surplus, input_shape, trust_pickle)
     progress().say("> load")
     loaded = load_model(source, None).model
     found = transfer(given, loaded, by=by, head=_head(head, given, loaded), weights=weights)
@@ -157,6 +159,8 @@ def stretch(
     order: Order = "append",
     head: Head = "auto",
     arch: opt.ArchOption = None,
+    state_key: opt.StateKeyOption = None,
+    allow_surplus: opt.SurplusOption = False,
     input_shape: opt.ShapeOption = None,
     trust_pickle: opt.TrustOption = False,
     overwrite: opt.OverwriteOption = False,
@@ -175,10 +179,14 @@ def stretch(
 
     given = read_ticket(ticket)
     progress().say("> load")
-    loaded = load_model(asked.source(model, arch, input_shape, trust_pickle), None).model
+    loaded = load_model(
+        asked.source(model, arch, state_key, allow_surplus, input_shape, trust_pickle), None
+    ).model
     before = None
     if source is not None:
-        before = load_model(asked.source(source, arch, input_shape, trust_pickle), None).model
+        before = load_model(
+            asked.source(source, arch, state_key, allow_surplus, input_shape, trust_pickle), None
+        ).model
     found = fit(given, before, loaded, order=order, head=_head(head, given, loaded))
     _write(loaded, found.ticket, output, masked)
     if json:

@@ -43,6 +43,8 @@ def find(
     data: opt.DataOption = None,
     limit: opt.LimitOption = None,
     arch: opt.ArchOption = None,
+    state_key: opt.StateKeyOption = None,
+    allow_surplus: opt.SurplusOption = False,
     input_shape: opt.ShapeOption = None,
     trust_pickle: opt.TrustOption = False,
     method: own.MethodOption = None,
@@ -94,7 +96,7 @@ def find(
         },
         data=data is not None,
     )
-    source = asked.source(model, arch, input_shape, trust_pickle)
+    source = asked.source(model, arch, state_key, allow_surplus, input_shape, trust_pickle)
     found_data, cores = asked.data_source(data, limit), asked.use_threads(threads)
     from edgeprune.tickets.runner import FindTask
     from edgeprune.tickets.runner import find as run

@@ -76,6 +76,8 @@ def ntk(
     data: opt.DataOption = None,
     limit: opt.LimitOption = None,
     arch: opt.ArchOption = None,
+    state_key: opt.StateKeyOption = None,
+    allow_surplus: opt.SurplusOption = False,
     input_shape: opt.ShapeOption = None,
     trust_pickle: opt.TrustOption = False,
     samples: Samples = 64,
@@ -98,7 +100,7 @@ def ntk(
     found_data = asked.data_source(data, limit)
     if found_data is None:
         raise DataError("ticket ntk looks at samples: name them with --data")
-    source = asked.source(model, arch, input_shape, trust_pickle)
+    source = asked.source(model, arch, state_key, allow_surplus, input_shape, trust_pickle)
     asked.use_threads(threads)
     from edgeprune.inputs import open_inputs
     from edgeprune.mask import read_ticket

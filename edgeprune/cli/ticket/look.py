@@ -60,6 +60,8 @@ def show_(
     ticket: own.TicketArgument,
     model: ModelOption = None,
     arch: opt.ArchOption = None,
+    state_key: opt.StateKeyOption = None,
+    allow_surplus: opt.SurplusOption = False,
     input_shape: opt.ShapeOption = None,
     trust_pickle: opt.TrustOption = False,
     json: opt.JsonOption = False,
@@ -73,7 +75,7 @@ def show_(
     if model is not None:
         from edgeprune.inputs import load_model
 
-        source = asked.source(model, arch, input_shape, trust_pickle)
+        source = asked.source(model, arch, state_key, allow_surplus, input_shape, trust_pickle)
         held = _held_against(load_model(source, None).model, found)
     if json:
         show.as_json({**_header(found), "layers": _layers(found.mask), **held})

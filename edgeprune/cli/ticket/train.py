@@ -47,6 +47,8 @@ def train(
     data: opt.DataOption = None,
     limit: opt.LimitOption = None,
     arch: opt.ArchOption = None,
+    state_key: opt.StateKeyOption = None,
+    allow_surplus: opt.SurplusOption = False,
     input_shape: opt.ShapeOption = None,
     trust_pickle: opt.TrustOption = False,
     control: Control = None,
@@ -74,7 +76,7 @@ def train(
             "train.batch_size": batch_size,
         },
     )
-    source = asked.source(model, arch, input_shape, trust_pickle)
+    source = asked.source(model, arch, state_key, allow_surplus, input_shape, trust_pickle)
     found_data, cores = asked.data_source(data, limit), asked.use_threads(threads)
     if found_data is None:
         raise DataError("ticket train learns from data: name it with --data")
