@@ -1,54 +1,51 @@
 # SPDX-License-Identifier: Apache-2.0
 """How good a model is on the evaluation data, and how much it lost against the dense one.
 
-With labels and an output ``[N, C]`` the measure is top-1 accuracy. Else it is the agreement with
-the dense model: the share of decisions that are the same. A decision is
+What each output is (``edgeprune.tasks``) says by what it is judged. The measure is
 
-- for outputs ``[N, C]`` and ``[N, C, H, W]`` (and more spatial axes): the largest along axis 1;
-- for ``[N, T, C]``, as token classifiers and language models give it: the largest along axis 2;
-- for integer outputs: the output itself.
+- accuracy, where labels are about an output;
+- agreement with the dense model, where all outputs are evidently classes;
+- fidelity to the dense model elsewhere: the share of the variance of its outputs that is kept. Of
+  several outputs the worst counts.
 
-A sample with several decisions (pixels, tokens) counts with the share of them that is right.
+The drop is the most that any output lost, so that outputs without labels count beside accuracy. A
+sample with several decisions (pixels, tokens) counts with the share of them that is right.
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgeprune.data import Batch, Data
-from edgeprune.errors import CheckFailed, DataError
+from edgeprune.errors import CheckFailed
 from edgeprune.figure import Figure, measured
 from edgeprune.progress import Progress, Silent
+from edgeprune.tasks import AGREEMENT, FIDELITY, Arrays, Ending, Metric, Runner, Task, read
 
-__all__ = ["Judge", "Metric", "Runner", "paired_interval", "wilson_interval"]
-
-Arrays = tuple[NDArray[Any], ...]
-Runner = Callable[[Arrays], Arrays]
-Metric = Literal["accuracy", "agreement with the dense model"]
+__all__ = ["Judge", "Runner", "mean_interval", "paired_interval", "wilson_interval"]
 
 _Z = 1.959963984540054
 """The 97.5 % point of the normal distribution: 95 % intervals."""
-_NO_DECISION = -1
+_CACHE = 256 << 20
+"""Bytes of dense outputs that are kept; where there are more the dense model is run each time."""
+
+Shares = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class _Dense:
-    """What the dense model says of each evaluation sample."""
+    """What the dense model says of the evaluation samples."""
 
-    decisions: tuple[NDArray[np.int64], ...]
-    """By batch, ``[n, ...]``."""
-    axis: int
-    """Of the classes, as ``class_axis`` gives it."""
-    labels: NDArray[np.int64] | None
-    """Of all samples, where the measure is accuracy."""
-    reason: str | None
-    """Why there is no measure; ``None`` where there is one."""
+    right: tuple[Shares, ...]
+    """By output, a value a sample: of its own labels, or of itself."""
+    outputs: tuple[Arrays, ...] | None
+    """By batch; ``None`` where they are too many to keep."""
 
 
 class Judge:
@@ -57,20 +54,24 @@ class Judge:
     The dense model is run once, when it is first needed.
 
     Args:
-        data: Its evaluation part is used.
+        data: Its evaluation part is used, and training samples to tell what the outputs are.
         dense: Runs the dense model on a batch of numpy arrays.
         batch_size: Of the evaluation batches.
+        endings: How the dense model's outputs end (``tasks.endings``).
+        only_labels: As for ``tasks.read``.
         where: The machine, for the figures' origin.
         when: ISO date, for the figures' origin; ``None``: the day of the call (UTC).
         progress: Shows a bar over the batches.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - the surroundings of an evaluation
         self,
         data: Data,
         dense: Runner,
         batch_size: int = 64,
         *,
+        endings: Sequence[Ending] = (),
+        only_labels: bool = False,
         where: str = "this machine",
         when: str | None = None,
         progress: Progress = Silent(),  # noqa: B008  (it has no state)
@@ -78,82 +79,109 @@ class Judge:
         self._data = data
         self._run_dense = dense
         self._size = batch_size
+        self._endings = endings
+        self._only_labels = only_labels
         self._where = where
         self._when = when
         self._progress = progress
 
-    @property
-    def metric(self) -> Metric | None:
-        """What ``score`` counts; ``None`` where ``reason`` says why nothing can be.
+    @cached_property
+    def task(self) -> Task:
+        """What the dense model's outputs are.
 
         Raises:
             DataError: A label is outside the classes of the model's output.
         """
-        if self._dense.reason is not None:
-            return None
-        return "agreement with the dense model" if self._dense.labels is None else "accuracy"
+        return read(self._data, self._run_dense, self._endings, only_labels=self._only_labels)
+
+    @cached_property
+    def metric(self) -> str:
+        """What ``score`` counts.
+
+        Raises:
+            DataError: A label is outside the classes of the model's output.
+        """
+        return self._metric.name
 
     @property
-    def reason(self) -> str | None:
-        """Why there is no measure for this model; ``None`` where there is one."""
-        return self._dense.reason
+    def _metric(self) -> Metric:
+        kinds = self.task.outputs
+        if self.task.labelled:
+            return kinds[self.task.labelled[0]].metric
+        return AGREEMENT if all(kind.metric == AGREEMENT for kind in kinds) else FIDELITY
 
     def figures(self, run: Runner) -> dict[str, Figure]:
-        """``score`` and ``drop`` from one run over the data; empty where ``reason`` says why.
+        """``score`` and ``drop`` from one run over the data.
 
         Raises:
-            CheckFailed: The output has another shape than the dense model's.
+            CheckFailed: An output has another shape than the dense model's.
             DataError: A label is outside the classes of the model's output.
         """
-        if self._dense.reason is not None:
-            return {}
         right = self._right(run)
         return {"score": self._score(right), "drop": self._drop(right)}
 
     def score(self, run: Runner) -> Figure:
-        """Percent of the evaluation samples that a model gets right, or decides as the dense one.
+        """How good a model is, in percent: with labels on the first output that they are about,
+        else on the worst of all outputs.
 
-        The interval is Wilson's (``wilson_interval``) with one observation a sample, however many
-        decisions a sample has: those of one sample aren't independent. A decision from a value that
-        isn't finite counts as wrong.
+        The interval is Wilson's (``wilson_interval``) where decisions are counted, with one
+        observation a sample, however many decisions a sample has: those of one sample aren't
+        independent. For fidelity it is that of a mean. What isn't finite is wrong.
 
         Raises:
-            CheckFailed: The output has another shape than the dense model's.
-            DataError: A label is outside the classes of the model's output, or there is no metric.
+            CheckFailed: An output has another shape than the dense model's.
+            DataError: A label is outside the classes of the model's output.
         """
         return self._score(self._right(run))
 
     def drop(self, run: Runner) -> Figure:
-        """Points that a model lost against the dense one, with a paired interval.
+        """Points that a model lost against the dense one, on the output that lost most, with a
+        paired interval.
 
         Both see the same samples, so the interval comes from the samples on which they differ
         (``paired_interval``) and is narrower than that of two separate scores. Negative: it is
         better than the dense one.
 
         Raises:
-            CheckFailed: The output has another shape than the dense model's.
-            DataError: A label is outside the classes of the model's output, or there is no metric.
+            CheckFailed: An output has another shape than the dense model's.
+            DataError: A label is outside the classes of the model's output.
         """
         return self._drop(self._right(run))
 
     def dense(self) -> Figure | None:
-        """The dense model's own accuracy; ``None`` where the measure is agreement with it."""
-        return None if self._dense.labels is None else self._score(self._dense_right)
+        """The dense model's own accuracy; ``None`` where the measure is a comparison with it."""
+        right = self._dense.right
+        return self._score(right) if self.task.labelled else None
 
-    def _score(self, right: NDArray[np.float64]) -> Figure:
-        count = len(right)
-        share = float(right.mean())
-        low, high = wilson_interval(share, count)
-        how = f"{self.metric} on {self._data.name}; 95 % interval of Wilson (1927)"
-        return self._figure(share, (low, high), "%", how, count)
+    def _score(self, right: Sequence[Shares]) -> Figure:
+        labelled = self.task.labelled
+        place = labelled[0] if labelled else _worst([1 - part for part in right])
+        share, count = float(right[place].mean()), len(right[place])
+        name = f"{self.metric} on {self._data.name}"
+        if len(right) > 1:
+            name += f", of {'output ' + str(place) if labelled else 'the worst output'}"
+        if self.task.outputs[place].metric.decisions:
+            interval, whose = wilson_interval(share, count), "of Wilson (1927)"
+        else:
+            interval, whose = mean_interval(right[place]), "of the mean"
+            name += f": {self.task.outputs[place].metric.how}"
+        return self._figure(share, interval, "%", f"{name}; 95 % interval {whose}", count)
 
-    def _drop(self, right: NDArray[np.float64]) -> Figure:
-        lost = self._dense_right - right
-        how = (
-            f"dense minus this model, {self.metric} on {self._data.name}; "
-            "paired 95 % interval of Agresti and Min (2005)"
-        )
-        return self._figure(float(lost.mean()), paired_interval(lost), "points", how, len(lost))
+    def _drop(self, right: Sequence[Shares]) -> Figure:
+        losses = [dense - mine for dense, mine in zip(self._dense.right, right, strict=True)]
+        place = _worst(losses)
+        lost, metric = losses[place], self.task.outputs[place].metric
+        name = f"dense minus this model, {metric.name} on {self._data.name}"
+        if len(losses) > 1:
+            name += f", of output {place}, which lost most"
+        if metric.decisions:
+            interval, whose = (
+                paired_interval(lost),
+                "paired 95 % interval of Agresti and Min (2005)",
+            )
+        else:
+            interval, whose = mean_interval(lost), "95 % interval of the mean"
+        return self._figure(float(lost.mean()), interval, "points", f"{name}; {whose}", len(lost))
 
     def _figure(
         self, share: float, interval: tuple[float, float], unit: str, how: str, count: int
@@ -171,100 +199,70 @@ class Judge:
 
     @cached_property
     def _dense(self) -> _Dense:
-        decisions: list[NDArray[np.int64]] = []
-        axis: int | None = None
-        labels: list[NDArray[np.int64]] = []
-        reason: str | None = None
-        accuracy = self._data.labelled
-        for batch, output in self._outputs(self._run_dense, "evaluating the dense model"):
-            axis = class_axis(output) if axis is None else axis
-            if axis is None:
-                reason = (
-                    f"the model's first output has shape {list(output.shape)} and type "
-                    f"{output.dtype}: no classes to compare"
-                )
-                break
-            found = decide(output, axis)
-            accuracy = accuracy and found.ndim == 1
-            if accuracy:
-                self._check_labels(output)
-            decisions.append(found)
-            if batch.labels is not None:
-                labels.append(batch.labels.numpy())
-        known = np.concatenate(labels) if accuracy and reason is None else None
-        return _Dense(tuple(decisions), axis or 0, known, reason)
+        kinds, batches = self.task.outputs, []
+        right: list[list[Shares]] = [[] for _ in kinds]
+        kept = 0
+        for batch, outputs in self._outputs(self._run_dense, "evaluating the dense model"):
+            labels = _labels(batch)
+            for place, kind in enumerate(kinds):
+                output = outputs[place]
+                own = kind.score(output, output, labels)
+                right[place].append(own if kind.labelled else np.ones_like(own))
+            kept += sum(output.nbytes for output in outputs)
+            if kept <= _CACHE:
+                batches.append(outputs)
+        return _Dense(_joined(right), tuple(batches) if kept <= _CACHE else None)
 
-    @cached_property
-    def _dense_right(self) -> NDArray[np.float64]:
-        decisions = self._dense.decisions
-        if self._dense.labels is None:
-            return np.concatenate([_share(part != _NO_DECISION) for part in decisions])
-        return _share(np.concatenate(decisions) == self._dense.labels)
-
-    def _check_labels(self, output: NDArray[Any]) -> None:
-        largest = self._data.largest_label
-        if output.ndim == 2 and largest is not None and largest >= output.shape[1]:
-            classes = self._data.classes
-            name = f" ('{classes[largest]}')" if classes and largest < len(classes) else ""
-            raise DataError(
-                f"data {self._data.name}: label {largest}{name} is outside the model's output, "
-                f"which has {output.shape[1]} classes (0 to {output.shape[1] - 1})"
-            )
-
-    def _outputs(self, run: Runner, title: str) -> Iterator[tuple[Batch, NDArray[Any]]]:
+    def _outputs(self, run: Runner, title: str) -> Iterator[tuple[Batch, Arrays]]:
         steps = math.ceil(self._data.sizes["evaluation"] / self._size)
         with self._progress.bar(title, steps) as bar:
             for batch in self._data.evaluation(self._size):
-                yield batch, run(tuple(part.numpy() for part in batch.inputs))[0]
+                yield batch, run(tuple(part.numpy() for part in batch.inputs))
                 bar.advance()
 
-    def _right(self, run: Runner) -> NDArray[np.float64]:
-        """Share of each sample's decisions that are right, ``[N]``."""
-        if self._dense.reason is not None:
-            raise DataError(f"data {self._data.name}: {self._dense.reason}")
-        right: list[NDArray[np.float64]] = []
-        start = 0
-        outputs = self._outputs(run, "evaluating")
-        for wanted, (_, output) in zip(self._dense.decisions, outputs, strict=True):
-            found = decide(output, self._dense.axis) if output.ndim > self._dense.axis else output
-            if found.shape != wanted.shape:
-                raise CheckFailed(
-                    f"the model's first output has shape {list(output.shape)}; its decisions can't "
-                    f"be held against the dense model's, of shape {list(wanted.shape)}"
-                )
-            if self._dense.labels is not None:
-                wanted = self._dense.labels[start : start + len(found)]
-            start += len(found)
-            right.append(_share((found == wanted) & (found != _NO_DECISION)))
-        return np.concatenate(right)
+    def _right(self, run: Runner) -> tuple[Shares, ...]:
+        """By output, a value a sample."""
+        kinds, known = self.task.outputs, self._dense.outputs
+        right: list[list[Shares]] = [[] for _ in kinds]
+        for number, (batch, outputs) in enumerate(self._outputs(run, "evaluating")):
+            if known is None:
+                wanted = self._run_dense(tuple(part.numpy() for part in batch.inputs))
+            else:
+                wanted = known[number]
+            _check_shapes(outputs, wanted)
+            labels = _labels(batch)
+            for place, kind in enumerate(kinds):
+                right[place].append(kind.score(outputs[place], wanted[place], labels))
+        return _joined(right)
 
 
-def class_axis(output: NDArray[Any]) -> int | None:
-    """The axis of an output's classes (see the module); 0 where the output is decisions itself.
-
-    ``None`` where there are no classes: no axis beside the samples', or only one class.
-    """
-    if output.dtype.kind in "iu":
-        return 0
-    axis = 2 if output.ndim == 3 else 1
-    return axis if output.ndim > axis and output.shape[axis] > 1 else None
+def _labels(batch: Batch) -> NDArray[Any] | None:
+    return None if batch.labels is None else batch.labels.numpy()
 
 
-def decide(output: NDArray[Any], axis: int) -> NDArray[np.int64]:
-    """Class decisions along ``axis`` of ``class_axis``: the output's shape without that axis.
-
-    A decision among values that aren't all finite is -1.
-    """
-    if axis == 0:
-        return output.astype(np.int64)
-    found = np.asarray(output.argmax(axis), np.int64)
-    found[~np.isfinite(output).all(axis)] = _NO_DECISION
-    return found
+def _joined(parts: Sequence[Sequence[Shares]]) -> tuple[Shares, ...]:
+    return tuple(np.concatenate(part) for part in parts)
 
 
-def _share(right: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """Share of each sample's decisions, ``[N, ...]`` to ``[N]``."""
-    return np.asarray(right.reshape(len(right), -1).mean(1), np.float64)
+def _worst(losses: Sequence[Shares]) -> int:
+    """The output that lost most."""
+    return int(np.argmax([loss.mean() for loss in losses]))
+
+
+def _check_shapes(outputs: Arrays, wanted: Arrays) -> None:
+    shapes = [[list(output.shape) for output in each] for each in (outputs, wanted)]
+    if shapes[0] != shapes[1]:
+        raise CheckFailed(
+            f"the model's outputs have shapes {shapes[0]}; they can't be held against the dense "
+            f"model's, of shapes {shapes[1]}"
+        )
+
+
+def mean_interval(values: Shares) -> tuple[float, float]:
+    """95 % interval of the mean of a value a sample: the mean ± z standard errors."""
+    mean, count = float(values.mean()), len(values)
+    half = _Z * float(values.std(ddof=1)) / math.sqrt(count) if count > 1 else 0.0
+    return mean - half, mean + half
 
 
 def wilson_interval(share: float, count: int) -> tuple[float, float]:

@@ -215,10 +215,9 @@ def _not_measured(job: Job, run: Run) -> tuple[str, ...]:
     missing = []
     if run.judge is None or run.context.data is None:
         missing.append("accuracy: no data was given (--data), so nothing was evaluated or tuned")
-    elif run.judge.reason is not None:
-        missing.append(f"accuracy: {run.judge.reason}")
     elif run.judge.metric != "accuracy":
-        missing.append("accuracy: without labels for it, agreement with the dense model is given")
+        why = "; ".join(run.judge.task.notes) or "there are no labels"
+        missing.append(f"accuracy: {why}; {run.judge.metric} is given")
     if job.data is not None and job.data.limit is not None:
         missing.append(f"the whole data: --limit {job.data.limit} samples of each part")
     if job.target.reach.how != "local" and job.device is None:

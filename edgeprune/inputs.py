@@ -20,6 +20,7 @@ from edgeprune.model.store import described_inputs
 from edgeprune.profiler.machine import describe
 from edgeprune.progress import Progress
 from edgeprune.quantize import Choice, candidates, check_halves
+from edgeprune.tasks import endings
 
 __all__ = ["choose_numerics", "load_model", "make_judge", "open_inputs", "require_float", "watch"]
 
@@ -95,15 +96,24 @@ def choose_numerics(job: Job, dense: Model, data: Data | None) -> tuple[Choice, 
     return found
 
 
-def make_judge(dense: Model, context: Context) -> Judge | None:
+def make_judge(dense: Model, context: Context, *, only_labels: bool = False) -> Judge | None:
     """What holds models against ``dense`` on the evaluation data; ``None`` without data.
+
+    ``only_labels``: ``dense`` isn't trained, so the labels are all that is known of its outputs.
 
     It raises ModelError where ``dense`` answers NaN or infinity.
     """
     if context.data is None:
         return None
     run = watch(runner(dense, context.threads), dense, context.data, "the dense model", ModelError)
-    return Judge(context.data, run, where=describe(), progress=context.progress)
+    return Judge(
+        context.data,
+        run,
+        endings=endings(dense),
+        only_labels=only_labels,
+        where=describe(),
+        progress=context.progress,
+    )
 
 
 def watch(

@@ -109,7 +109,7 @@ class Budgets(Config):
     """``Target.memory_figure``: the peak of the process that runs the artifact, on a
     microcontroller the tensor arena."""
     drop: Annotated[float, Field(ge=0, le=100)] | None = None
-    """Points of accuracy (or agreement) that may be lost against the dense model."""
+    """Points of accuracy, agreement or fidelity that may be lost against the dense model."""
 
 
 class Reach(Config):

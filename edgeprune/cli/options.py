@@ -360,7 +360,7 @@ MaxDropOption = Annotated[
         "--max-drop",
         metavar="1.0",
         min=0,
-        help="Points of accuracy (or agreement) that may be lost against the dense model.",
+        help="Points of accuracy, agreement or fidelity that may be lost against the dense model.",
         rich_help_panel=BUDGETS,
     ),
 ]

@@ -2,58 +2,64 @@
 """What fine-tuning minimises: decided once from the outputs, then computed batch by batch."""
 
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from edgeprune.data import Batch
 from edgeprune.errors import DataError, InputError
 from edgeprune.finetune.loop import Loss, Score
 from edgeprune.recipe import FinetuneOptions, Precision
+from edgeprune.tasks import AGREEMENT, Kind, Task
 
 __all__ = ["Objective", "bind", "decide", "outputs_of"]
 
 
 @dataclass(frozen=True)
 class Objective:
-    """The loss of a run.
+    """The loss of a run: the sum of its outputs'.
 
-    ``classes``: ``(1 - distill) * CE(labels) + distill * T^2 * KL(teacher || student)`` over axis 1
-    of the first output, both distributions at temperature T (Hinton et al. 2015).
-    ``outputs``: mean squared error to the teacher's outputs, summed over all outputs of a floating
-    type.
+    An output that labels are about: ``(1 - distill) * (loss to the labels) + distill * (loss to the
+    dense model's)``. Any other: the loss to the dense model's, where there is one.
     """
 
-    kind: Literal["classes", "outputs"]
+    outputs: tuple[Kind, ...]
     distill: float
-    """Weight of the teacher; 1 for ``outputs``."""
+    """Weight of the dense model; 1 where no labels are used."""
     temperature: float
-    labelled: bool
-    """Whether right and wrong is judged by labels, or by the teacher's largest output."""
     notes: tuple[str, ...] = ()
 
     @property
+    def labelled(self) -> bool:
+        """Whether labels are used."""
+        return any(output.labelled for output in self.outputs)
+
+    @property
     def metric(self) -> str | None:
-        """What a right prediction means; absent where there are no classes."""
-        if self.kind == "outputs":
-            return None
-        return "accuracy" if self.labelled else "agreement with the dense model"
+        """What a right prediction means; absent where nothing is decided."""
+        names = [o.metric.name for o in self.outputs if o.metric.decisions]
+        return next(
+            (o.metric.name for o in self.outputs if o.labelled), names[0] if names else None
+        )
 
     @property
     def text(self) -> str:
         """The loss in words."""
-        if self.kind == "outputs":
-            return "mean squared error to the dense model's outputs"
-        labels = f"{1 - self.distill:g} x cross-entropy to the labels"
-        teacher = (
-            f"{self.distill:g} x distillation from the dense model (temperature "
-            f"{self.temperature:g})"
-        )
-        if self.distill == 0:
-            return labels
-        return teacher if self.distill == 1 else f"{labels} + {teacher}"
+        if len(self.outputs) == 1:
+            return self._words(self.outputs[0])
+        return "; ".join(f"output {i}: {self._words(o)}" for i, o in enumerate(self.outputs))
+
+    def _words(self, output: Kind) -> str:
+        weight = self.distill if output.labelled else float(self.distill > 0)
+        if not output.trainable:
+            return "not trained"
+        teacher = f"{weight:g} x distillation from the dense model ({output.distill_text}"
+        teacher += f", temperature {self.temperature:g})" if output.tempered else ")"
+        if not weight:
+            return f"1 x {output.text}" if output.labelled else "not trained"
+        if weight == 1:
+            return teacher
+        return f"{1 - weight:g} x {output.text} + {teacher}"
 
 
 def outputs_of(
@@ -90,32 +96,26 @@ def outputs_of(
     return outputs
 
 
-def decide(
-    outputs: tuple[Tensor, ...], labels: Tensor | None, options: FinetuneOptions, teacher: bool
-) -> Objective:
-    """Choose the loss from the shapes of one batch.
-
-    The first output has a class axis (axis 1, of two classes or more) where its shape is (batch,
-    classes), or where the labels have its shape without that axis.
+def decide(task: Task, options: FinetuneOptions, teacher: bool) -> Objective:
+    """Choose the loss.
 
     Args:
-        outputs: The model's, of one batch.
-        labels: Of the same batch.
+        task: What the outputs are.
         options: ``distill`` and ``temperature``.
         teacher: Whether there is a dense model.
 
     Raises:
         InputError: There is nothing to learn from.
     """
-    if not any(o.is_floating_point() for o in outputs):
+    if not any(output.trainable for output in task.outputs):
         raise InputError("fine-tune: the model has no output of a floating type, so no gradient")
-    first = outputs[0]
-    labels, notes = _usable(labels, first)
-    labelled = labels is not None
-    classes = labelled or (first.is_floating_point() and first.ndim == 2 and first.shape[1] > 1)
+    labelled = any(o.labelled and o.trainable for o in task.outputs)
     distill, why = _distill(labelled, options, teacher)
-    kind: Literal["classes", "outputs"] = "classes" if classes else "outputs"
-    return Objective(kind, distill, options.temperature, labelled, (*notes, *why))
+    left = [i for i, o in enumerate(task.outputs) if o.trainable and not o.labelled]
+    if not distill and left:
+        named = ", ".join(str(i) for i in left)
+        why = (*why, f"outputs that labels aren't about aren't trained without distill: {named}")
+    return Objective(task.outputs, distill, options.temperature, (*task.notes, *why))
 
 
 def bind(
@@ -126,7 +126,8 @@ def bind(
 ) -> Loss:
     """The objective as a function of a module and a batch; the teacher runs without gradient.
 
-    ``fixed`` is the batch size that module and teacher insist on, if they do.
+    Module and teacher give what stands before a softmax or sigmoid (``tasks.logits``). ``fixed`` is
+    the batch size that they insist on, if they do.
     """
 
     def loss(module: nn.Module, batch: Batch) -> Score:
@@ -136,11 +137,49 @@ def bind(
             with torch.no_grad():
                 targets = outputs_of(teacher, batch, fixed, precision)
             _check_finite(targets)
-        if objective.kind == "outputs":
-            return Score(_match(outputs, targets), len(batch))
-        return _classify(objective, outputs[0], targets, batch.labels)
+        if objective.labelled and batch.labels is None:
+            raise DataError("fine-tune: a batch has no labels, though the first one had")
+        total = _total(objective, outputs, targets, batch.labels)
+        return Score(total, len(batch), *_right(objective, outputs, targets, batch.labels))
 
     return loss
+
+
+def _total(
+    objective: Objective,
+    outputs: tuple[Tensor, ...],
+    targets: tuple[Tensor, ...],
+    labels: Tensor | None,
+) -> Tensor:
+    parts = []
+    for place, kind in enumerate(objective.outputs):
+        weight = objective.distill if kind.labelled else 1.0
+        if not kind.trainable:
+            continue
+        if targets and weight:
+            soft = kind.distill(outputs[place], targets[place], objective.temperature)
+            parts.append(weight * soft)
+        if kind.labelled and labels is not None and weight < 1:
+            parts.append((1 - weight) * kind.learn(outputs[place], labels))
+    return torch.stack(parts).sum()
+
+
+def _right(
+    objective: Objective,
+    outputs: tuple[Tensor, ...],
+    targets: tuple[Tensor, ...],
+    labels: Tensor | None,
+) -> tuple[int, int]:
+    """How many decisions are right, and of how many: of the first output that labels are about, or
+    else that decides anything."""
+    able = [(i, kind) for i, kind in enumerate(objective.outputs) if kind.trainable]
+    about = [(i, kind) for i, kind in able if kind.labelled]
+    for place, kind in about + [(i, k) for i, k in able if k.metric == AGREEMENT and targets]:
+        found = kind.decide(outputs[place])
+        truth = labels if kind.labelled else kind.decide(targets[place])
+        if found is not None and truth is not None:
+            return int((found == truth.reshape(found.shape)).sum()), found.numel()
+    return 0, 0
 
 
 def _check_finite(targets: tuple[Tensor, ...]) -> None:
@@ -152,20 +191,6 @@ def _check_finite(targets: tuple[Tensor, ...]) -> None:
                 f"training samples, in output {place}: there is nothing to learn from that; mend "
                 "the model, or leave those samples out"
             )
-
-
-def _usable(labels: Tensor | None, first: Tensor) -> tuple[Tensor | None, tuple[str, ...]]:
-    if labels is None:
-        return None, ()
-    scores = first.ndim > 1 and first.shape[1] > 1 and first.is_floating_point()
-    whole = not labels.is_floating_point()
-    if scores and whole and labels.shape == (*first.shape[:1], *first.shape[2:]):
-        return labels, ()
-    text = (
-        f"labels not used: {labels.dtype} of shape {tuple(labels.shape)} are no classes of the "
-        f"model's first output, {first.dtype} of shape {tuple(first.shape)}"
-    )
-    return None, (text,)
 
 
 def _distill(
@@ -186,45 +211,3 @@ def _distill(
     if options.distill is not None and options.distill < 1:
         return 1.0, (f"distill {options.distill:g} taken as 1: there are no usable labels",)
     return 1.0, ()
-
-
-def _classify(
-    objective: Objective, logits: Tensor, targets: tuple[Tensor, ...], labels: Tensor | None
-) -> Score:
-    loss = logits.new_zeros(())
-    truth = None
-    if targets:
-        truth = targets[0].argmax(1)
-        loss = loss + objective.distill * _soft(logits, targets[0], objective.temperature)
-    if objective.labelled:
-        if labels is None:
-            raise DataError("fine-tune: a batch has no labels, though the first one had")
-        _check_range(labels, logits.shape[1])
-        truth = labels.long()
-        if objective.distill < 1:
-            loss = loss + (1 - objective.distill) * F.cross_entropy(logits, truth)
-    assert truth is not None
-    right = int((logits.argmax(1) == truth).sum())
-    return Score(loss, logits.shape[0], right, truth.numel())
-
-
-def _soft(logits: Tensor, targets: Tensor, temperature: float) -> Tensor:
-    """T^2 * KL, summed over classes and averaged over everything else."""
-    student = F.log_softmax(logits / temperature, 1)
-    teacher = F.log_softmax(targets / temperature, 1)
-    divergence = F.kl_div(student, teacher, reduction="none", log_target=True).sum(1).mean()
-    return divergence * temperature**2
-
-
-def _match(outputs: tuple[Tensor, ...], targets: tuple[Tensor, ...]) -> Tensor:
-    pairs = [(o, t) for o, t in zip(outputs, targets, strict=True) if o.is_floating_point()]
-    return torch.stack([F.mse_loss(o, t) for o, t in pairs]).sum()
-
-
-def _check_range(labels: Tensor, classes: int) -> None:
-    low, high = int(labels.min()), int(labels.max())
-    if low < 0 or high >= classes:
-        raise DataError(
-            f"fine-tune: label {low if low < 0 else high} is outside 0..{classes - 1}, the classes "
-            "of the model's output"
-        )

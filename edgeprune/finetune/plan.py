@@ -11,8 +11,9 @@ from edgeprune.data import Batch, Data
 from edgeprune.errors import DataError, InputError
 from edgeprune.finetune.loss import Objective, decide, outputs_of
 from edgeprune.finetune.optimise import base_rate
-from edgeprune.model import Model
+from edgeprune.model import Model, runner
 from edgeprune.recipe import FinetuneOptions, Precision
+from edgeprune.tasks import Task, endings, read
 
 __all__ = ["Plan", "make_plan", "nothing_to_do"]
 
@@ -61,8 +62,8 @@ def make_plan(model: Model, options: FinetuneOptions, context: Context, data: Da
         raise DataError("fine-tune: patience needs a held-out part of the training data; none here")
     batch = next(iter(data.sample_train(fixed or 2, fixed or 2, context.seed)))
     _check_inputs(model, batch)
-    outputs = _outputs(model, batch, fixed, options.precision)
-    objective = decide(outputs, batch.labels, options, teacher=context.dense is not None)
+    _check_outputs(model, context.dense, batch, fixed, options.precision)
+    objective = decide(_task(model, context, data), options, teacher=context.dense is not None)
     if batch_size == 1:
         notes = (*notes, "batches of one sample: batch norm and dropout stay in eval mode")
     return Plan(
@@ -77,7 +78,32 @@ def make_plan(model: Model, options: FinetuneOptions, context: Context, data: Da
     )
 
 
+def _task(model: Model, context: Context, data: Data) -> Task:
+    """What the outputs are, as the dense model has them."""
+    known = context.dense or model
+    run = runner(known, context.threads)
+    return read(data, run, endings(known), only_labels=context.dense is None)
+
+
 @torch.no_grad()
+def _check_outputs(
+    model: Model, dense: Model | None, batch: Batch, fixed: int | None, precision: Precision
+) -> None:
+    """See that the model can be computed, and gives outputs like the dense model's."""
+    found = _outputs(model, batch, fixed, precision)
+    if dense is None:
+        return
+    shapes = [
+        [tuple(output.shape) for output in outputs]
+        for outputs in (found, outputs_of(dense.module(), batch, fixed))
+    ]
+    if shapes[0] != shapes[1]:
+        raise InputError(
+            f"fine-tune: the model gives outputs of shapes {shapes[0]}, its teacher {shapes[1]}: "
+            "they must be the same to be learned"
+        )
+
+
 def _outputs(
     model: Model, batch: Batch, fixed: int | None, precision: Precision
 ) -> tuple[Tensor, ...]:

@@ -20,6 +20,7 @@ from edgeprune.mask import Held
 from edgeprune.model import Model, set_training
 from edgeprune.progress import Bar
 from edgeprune.recipe import FinetuneOptions
+from edgeprune.tasks import logits
 
 __all__ = ["CHECKPOINT_SECONDS", "Run"]
 
@@ -46,13 +47,15 @@ class Run:
         self.plan, self.options, self.key = plan, options, key
         self.context, self.data = context, data
         self.path = context.folder / "checkpoint.pt"
-        self.module = model.module()
+        self.module = logits(model)
         self.optimizer = make_optimizer(self.module, options)
         if context.mask is not None:
             Held(self.module, self.optimizer, context.mask)
+        self.start = read_state(self.module)
+        """The weights before any step."""
         teacher = None
         if plan.objective.distill and context.dense:
-            teacher = context.dense.module().requires_grad_(False)
+            teacher = logits(context.dense).requires_grad_(False)
         self.loss = bind(plan.objective, teacher, plan.fixed, options.precision)
         self.schedule = cosine_with_warmup(plan.rate, options.epochs * plan.steps, options.warmup)
         self.done = Checkpoint(state={}, optimizer={})

@@ -10,7 +10,7 @@ from edgeprune.figure import Figure, measured
 from edgeprune.finetune.checkpoint import run_key
 from edgeprune.finetune.plan import make_plan, nothing_to_do
 from edgeprune.finetune.run import Run
-from edgeprune.finetune.state import read_state, with_state
+from edgeprune.finetune.state import State, read_state, with_state
 from edgeprune.model import Event, Model
 from edgeprune.profiler.machine import describe
 from edgeprune.recipe import FinetuneOptions
@@ -22,10 +22,11 @@ __all__ = ["finetune"]
 def finetune(model: Model, options: FinetuneOptions, context: Context) -> tuple[Model, StageReport]:
     """Train the model on labels, the dense model's outputs, or both.
 
-    The loss, as decided by the data and the first output's shape, is named in the report's notes.
+    The loss, as decided by the outputs and the data (``tasks``), is named in the report's notes.
     After each epoch the held-out part of the training data is measured; evaluation data is never
     touched. What ``context.mask`` masks is zero throughout. With ``patience`` the weights of the
-    epoch with the lowest held-out loss are kept, otherwise the last. A run that was killed goes on
+    epoch with the lowest held-out loss are kept, otherwise the last; those from before where the
+    held-out loss was lower then. A run that was killed goes on
     from ``checkpoint.pt`` in ``context.folder`` and ends with the same weights, bit for bit, on the
     same machine with as many threads.
 
@@ -55,12 +56,25 @@ def finetune(model: Model, options: FinetuneOptions, context: Context) -> tuple[
     run = Run(model, plan, options, context, data, _key(model, options, context, data.fingerprint))
     note = run.resume()
     run.train()
-    best = run.done.best
-    kept = best.epoch if best else options.epochs
+    kept, state = _kept(run)
     facts = {"loss": plan.objective.text, "epochs": len(run.done.history) - 1, "kept_epoch": kept}
     event = Event("finetune", options.model_dump(mode="json"), {**facts, "seed": context.seed})
-    trained = with_state(model, best.state if best else read_state(run.module), event)
+    trained = with_state(model, state, event)
     return trained, _report(run, kept, (*plan.notes, *_held(context), *note))
+
+
+def _kept(run: Run) -> tuple[int, State]:
+    """The epoch whose weights are kept, 0 for those at the start, and the weights."""
+    best, history = run.done.best, run.done.history
+    kept = best.epoch if best else run.options.epochs
+    if _loss(history[kept]) > _loss(history[0]):
+        return 0, run.start
+    return kept, best.state if best else read_state(run.module)
+
+
+def _loss(entry: dict[str, float]) -> float:
+    """On the held-out part; 0 without one, which tells nothing."""
+    return entry.get("holdout_loss", 0.0)
 
 
 def _key(model: Model, options: FinetuneOptions, context: Context, data: str) -> str:
@@ -87,19 +101,19 @@ def _report(run: Run, kept: int, notes: tuple[str, ...]) -> StageReport:
     if trained < run.options.epochs:
         text = f"stopped after epoch {trained} of {run.options.epochs}: no better held-out loss"
         notes = (*notes, text)
-    if run.options.patience is not None:
-        notes = (*notes, f"kept the weights of epoch {kept}, the best held-out loss")
-    before, after = history[0], history[kept]
-    if after.get("holdout_loss", 0.0) > before.get("holdout_loss", 0.0):
+    last = run.done.best.epoch if run.done.best else trained
+    if kept < last:
         text = (
-            f"the held-out loss rose from {before['holdout_loss']:.4g} to "
-            f"{after['holdout_loss']:.4g}: a lower learning rate may do better"
+            f"kept the weights from before: the held-out loss was {_loss(history[0]):.4g}, and "
+            f"{_loss(history[last]):.4g} after epoch {last}; a lower learning rate may do better"
         )
         notes = (*notes, text)
+    elif run.options.patience is not None:
+        notes = (*notes, f"kept the weights of epoch {kept}, the best held-out loss")
     return StageReport(
         stage="finetune",
         seconds=run.done.seconds,
-        figures=_figures(after, plan.objective.metric),
+        figures=_figures(history[kept], plan.objective.metric),
         notes=notes,
         details={
             "loss": plan.objective.text,

@@ -13,8 +13,8 @@ from edgeprune.report.check import Point
 __all__ = ["QUANTITIES", "Row", "Series", "series"]
 
 SIZE, LATENCY, RATIO, MEMORY = "size", "latency", "latency to reference", "memory"
-ACCURACY, AGREEMENT = "accuracy", "agreement"
-QUANTITIES = (SIZE, LATENCY, RATIO, MEMORY, ACCURACY, AGREEMENT)
+ACCURACY, AGREEMENT, FIDELITY = "accuracy", "agreement", "fidelity"
+QUANTITIES = (SIZE, LATENCY, RATIO, MEMORY, ACCURACY, AGREEMENT, FIDELITY)
 _KEYS = {
     "bytes": SIZE,
     "latency_p50": LATENCY,
@@ -127,7 +127,11 @@ def _quantities(accepted: Accepted) -> dict[str, Figure]:
         figure = accepted.figures.get(key)
         if figure is None:
             continue
-        # Without labels the score is how often the dense model decides the same: no accuracy.
-        named = AGREEMENT if key == "score" and "agreement" in figure.origin.how else quantity
-        found.setdefault(named, figure)
+        found.setdefault(_scored(figure) if key == "score" else quantity, figure)
     return {quantity: found[quantity] for quantity in QUANTITIES if quantity in found}
+
+
+def _scored(figure: Figure) -> str:
+    """What a score is: without labels it is a comparison with the dense model, no accuracy."""
+    compared = (name for name in (AGREEMENT, FIDELITY) if figure.origin.how.startswith(name))
+    return next(compared, ACCURACY)

@@ -16,7 +16,6 @@ from typing import Any, TypeVar
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.fx import GraphModule, Interpreter, Node
@@ -25,6 +24,7 @@ from edgeprune.channels import Branch, Computed, Groups, evaluate, find_computed
 from edgeprune.data import Batch
 from edgeprune.errors import DataError, InputError
 from edgeprune.model import Model
+from edgeprune.tasks import Kind, logits
 
 __all__ = ["Scores", "batch_norm_scale", "batch_norm_weights", "magnitude", "random", "taylor"]
 
@@ -66,6 +66,7 @@ def taylor(
     model: Model,
     groups: Groups,
     batches: Iterator[Batch],
+    kinds: Sequence[Kind],
     advance: Callable[[int], None] = lambda _: None,
     branches: Sequence[Branch] = (),
 ) -> Scores:
@@ -74,16 +75,16 @@ def taylor(
     Importance Estimation for Neural Network Pruning, eq. 8 with a channel, or a branch, as the
     unit).
 
-    The loss is the cross-entropy to the labels; without labels that fit the output to the model's
-    own predictions; for an output without classes half its squared norm. The network is in eval
-    mode.
+    The loss is summed over ``kinds``, the outputs: to the labels of those that labels are about; to
+    the model's own decisions of other classes and probabilities; of values half the mean square.
+    The network is in eval mode.
 
     Raises:
         DataError: A label is outside the classes of the model's output, or an index in the data
             outside the model's table.
-        InputError: The first output has no gradient.
+        InputError: No output has a gradient.
     """
-    module = model.module()
+    module = logits(model)
     computed = find_computed(model, groups)
     run = _Keeping(module, computed.labels)
     named = {
@@ -95,13 +96,14 @@ def taylor(
     for count, batch in enumerate(batches, 1):
         module.zero_grad()
         try:
-            output = _first(run.run(*batch.inputs) if computed.labels else module(*batch.inputs))
+            given = run.run(*batch.inputs)
         except IndexError as error:
             raise DataError(
                 f"importance 'taylor': {error}: a token id, or another index in the data, is "
                 "larger than the model's table"
             ) from error
-        loss = _loss(output, batch.labels)
+        outputs = (given,) if isinstance(given, Tensor) else tuple(given)
+        loss = _loss(outputs, kinds, batch.labels)
         loss.backward()  # type: ignore[no-untyped-call]
         products = {
             n: p.detach() * p.grad
@@ -119,6 +121,7 @@ class _Keeping(Interpreter):
 
     def __init__(self, module: GraphModule, names: Container[str]) -> None:
         super().__init__(module)
+        self.extra_traceback = False
         self.names = names
         self.kept: dict[str, Tensor] = {}
 
@@ -131,28 +134,18 @@ class _Keeping(Interpreter):
         return value
 
 
-def _first(output: object) -> Tensor:
-    while not isinstance(output, Tensor):
-        output = next(iter(output.values() if isinstance(output, dict) else output))  # type: ignore[call-overload]
-    return output
-
-
-def _loss(output: Tensor, labels: Tensor | None) -> Tensor:
-    if not output.requires_grad:
+def _loss(outputs: Sequence[Tensor], kinds: Sequence[Kind], labels: Tensor | None) -> Tensor:
+    parts = [
+        kind.learn(output, labels) if kind.labelled and labels is not None else kind.own(output)
+        for output, kind in zip(outputs, kinds, strict=True)
+        if output.requires_grad
+    ]
+    if not parts:
         raise InputError(
-            f"importance 'taylor' takes a gradient, and the model's first output ({output.dtype}) "
-            "has none; use l1, l2 or bn-scale"
+            "importance 'taylor' takes a gradient, and no output of the model "
+            f"({', '.join(str(o.dtype) for o in outputs)}) has one; use l1, l2 or bn-scale"
         )
-    if output.dim() < 2 or output.shape[1] < 2:
-        return output.square().sum() / 2 / (len(output) if output.dim() else 1)
-    if labels is None or labels.shape != (*output.shape[:1], *output.shape[2:]):
-        labels = output.detach().argmax(1)
-    if int(labels.max()) >= output.shape[1]:
-        raise DataError(
-            f"importance 'taylor': label {int(labels.max())} is outside the model's output, which "
-            f"has {output.shape[1]} classes (0 to {output.shape[1] - 1})"
-        )
-    return F.cross_entropy(output, labels)
+    return torch.stack(parts).sum()
 
 
 def _parameters(model: Model, groups: Groups) -> dict[str, Tensor]:

@@ -12,12 +12,13 @@ from edgeprune.context import Context
 from edgeprune.data import Data
 from edgeprune.errors import InputError
 from edgeprune.figure import counted
-from edgeprune.model import Event, Model
+from edgeprune.model import Event, Model, runner
 from edgeprune.prune import importance
 from edgeprune.prune.depth import Depth
 from edgeprune.prune.plan import PrunePlan, decide, untouched
 from edgeprune.recipe import Importance, PruneOptions
 from edgeprune.report.schema import StageReport
+from edgeprune.tasks import endings, read
 
 __all__ = ["plan", "prune"]
 
@@ -113,9 +114,12 @@ def _scores(
     batches = context.data.sample_train(batch, options.samples, context.seed)
     if not model.dynamic_batch:
         batches = (b for b in batches if len(b) == batch)
+    dense = context.dense or model
+    run = runner(dense, context.threads)
+    task = read(context.data, run, endings(dense), only_labels=context.dense is None)
     total = min(options.samples, context.data.sizes["train"])
     with context.progress.bar("prune: importance", total) as bar:
-        return importance.taylor(model, groups, batches, bar.advance, branches)
+        return importance.taylor(model, groups, batches, task.outputs, bar.advance, branches)
 
 
 def _notes(groups: Groups, decision: PrunePlan, options: PruneOptions) -> tuple[str, ...]:

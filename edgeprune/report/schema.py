@@ -151,7 +151,8 @@ class RunReport(_Frozen):
     target: str
     data: str | None
     metric: str | None
-    """``accuracy`` with labels, ``agreement with the dense model`` without, absent without data."""
+    """``accuracy`` with labels; without ``agreement with the dense model`` where the outputs are
+    evidently classes, else ``fidelity to the dense model``; absent without data."""
     seed: int
     stages: tuple[StageReport, ...]
     artifacts: tuple[Artifact, ...]

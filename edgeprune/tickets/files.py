@@ -33,6 +33,7 @@ from edgeprune.profiler.machine import describe, versions
 from edgeprune.progress import Progress
 from edgeprune.recipe import FinetuneOptions
 from edgeprune.target import find_target
+from edgeprune.tasks import logits
 from edgeprune.tickets.catalogue import CATALOGUE
 from edgeprune.tickets.initial import fresh_state
 from edgeprune.tickets.options import TicketOptions
@@ -132,9 +133,9 @@ def scores(trained: Model, begun: Begun, options: FinetuneOptions) -> dict[str, 
     if plan.held_out:
         loss = bind(plan.objective, None, plan.fixed)
         batches = data.holdout(plan.batch_size)
-        totals = evaluate(trained.module(), batches, loss, lambda: None)
+        totals = evaluate(logits(trained), batches, loss, lambda: None)
         figures |= held_out_figures(totals, plan.objective.metric)
-    judge = make_judge(begun.given, context)
+    judge = make_judge(begun.given, context, only_labels=True)
     if judge is not None:
         figures |= judge.figures(runner(trained, context.threads))
     return figures

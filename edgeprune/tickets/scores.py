@@ -19,6 +19,7 @@ from edgeprune.finetune.loss import bind
 from edgeprune.finetune.plan import make_plan
 from edgeprune.mask import Mask, Network
 from edgeprune.model import Model
+from edgeprune.tasks import logits
 from edgeprune.tickets.ledger import Ledger
 from edgeprune.tickets.options import Criterion, TicketOptions
 from edgeprune.tickets.streams import generator
@@ -111,7 +112,7 @@ class Probe:
         plan = make_plan(model, options.train, replace(context, dense=None), data)
         loss = bind(plan.objective, None, plan.fixed)
         samples, seed = options.at_init.samples, context.seed
-        return cls(model.module(), loss, data, ledger, samples, plan.batch_size, seed)
+        return cls(logits(model), loss, data, ledger, samples, plan.batch_size, seed)
 
     @classmethod
     def on(cls, training: Training, samples: int) -> Probe:

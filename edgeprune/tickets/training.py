@@ -39,6 +39,7 @@ from edgeprune.mask import Held, Mask
 from edgeprune.model import Event, Model, set_training
 from edgeprune.progress import Bar
 from edgeprune.recipe import FinetuneOptions
+from edgeprune.tasks import logits
 from edgeprune.tickets.ledger import Ledger
 
 __all__ = ["During", "Snapshot", "Training", "default_rate", "need_data"]
@@ -131,7 +132,7 @@ class Training:
         self.data = need_data(context, title)
         self.plan: Plan = make_plan(model, self.options, replace(context, dense=None), self.data)
         self.ledger, self.during, self.title = ledger, during or During(), title
-        self.module = model.module()
+        self.module = logits(model)
         self.optimizer = make_optimizer(self.module, self.options)
         self.schedule = cosine_with_warmup(self.plan.rate, max(1, self.total), self.options.warmup)
         self.held = None if mask is None else Held(self.module, self.optimizer, mask)

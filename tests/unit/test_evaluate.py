@@ -11,10 +11,12 @@ from scipy.stats import binomtest
 
 from edgeprune.data import Data, open_data
 from edgeprune.errors import CheckFailed, DataError
-from edgeprune.evaluate import Judge, class_axis, decide, paired_interval, wilson_interval
+from edgeprune.evaluate import Judge, mean_interval, paired_interval, wilson_interval
+from edgeprune.tasks import Ending
 
 Runner = Callable[[tuple[Any, ...]], tuple[Any, ...]]
 COUNT = 40
+SOFTMAX = (Ending("softmax", 1, (4,)),)
 
 
 def data(tmp_path: Path, labels: bool = True, classes: int = 4) -> Data:
@@ -35,7 +37,7 @@ def right_but_for(*wrong: int, classes: int = 4) -> Runner:
     def run(inputs: tuple[Any, ...]) -> tuple[Any, ...]:
         index, label = inputs[0].astype(int).T
         answer = np.where(np.isin(index, wrong), (label + 1) % classes, label)
-        return (np.eye(classes, dtype=np.float32)[answer], np.zeros(3))
+        return (np.eye(classes, dtype=np.float32)[answer],)
 
     return run
 
@@ -84,14 +86,16 @@ def test_one_run_gives_both_and_the_dense_model_runs_once(tmp_path: Path) -> Non
     dense, other = Counting(right_but_for(1)), Counting(right_but_for(1, 2))
     judge = Judge(data(tmp_path), dense)
     assert dense.samples == 0
+    assert judge.metric == "accuracy"
+    looked = dense.samples  # at training samples, to tell what the output is
     figures = judge.figures(other)
     assert other.samples == COUNT
     assert figures == {"score": judge.score(other), "drop": judge.drop(other)}
-    assert dense.samples == COUNT
+    assert dense.samples == looked + COUNT
 
 
 def test_without_labels_it_is_agreement_never_accuracy(tmp_path: Path) -> None:
-    judge = Judge(data(tmp_path, labels=False), right_but_for(1))
+    judge = Judge(data(tmp_path, labels=False), right_but_for(1), endings=SOFTMAX)
     assert judge.metric == "agreement with the dense model"
     assert judge.dense() is None
     figures = judge.figures(right_but_for(1, 2, 3))
@@ -122,11 +126,11 @@ def shaped(*axes: int, wrong: tuple[int, ...] = (), axis: int) -> Runner:
 @pytest.mark.parametrize(
     ("axes", "axis", "positions"), [((5, 2, 3), 1, 6), ((4, 5), 2, 4), ((5,), 1, 1)]
 )
-@pytest.mark.parametrize("labels", [True, False])
 def test_positions_count_with_their_share(
-    tmp_path: Path, axes: tuple[int, ...], axis: int, positions: int, labels: bool
+    tmp_path: Path, axes: tuple[int, ...], axis: int, positions: int
 ) -> None:
-    judge = Judge(data(tmp_path, labels=labels and len(axes) > 1), shaped(*axes, axis=axis))
+    ends = (Ending("softmax", axis, (5,)),)
+    judge = Judge(data(tmp_path, labels=False), shaped(*axes, axis=axis), endings=ends)
     assert judge.metric == "agreement with the dense model"
     score = judge.score(shaped(*axes, wrong=(0, 9), axis=axis))
     assert score.value == pytest.approx(100 * (1 - 2 / COUNT / positions))
@@ -149,18 +153,88 @@ def test_quantized_outputs_are_compared_by_the_dense_models_classes(tmp_path: Pa
     assert Judge(data(tmp_path), right_but_for()).score(run).value == pytest.approx(97.5)
 
 
-@pytest.mark.parametrize("shape", [(), (1,)])
-def test_an_output_without_classes_has_no_metric(tmp_path: Path, shape: tuple[int, ...]) -> None:
-    def run(inputs: tuple[Any, ...]) -> tuple[Any, ...]:
-        return (np.zeros((len(inputs[0]), *shape), np.float32),)
+def values(*noise: float, broken: int | None = None) -> Runner:
+    """Outputs that aren't classes, ``noise`` of their deviation away from what they should be."""
 
-    judge = Judge(data(tmp_path), run)
-    assert judge.metric is None
-    assert judge.reason is not None
-    assert "no classes to compare" in judge.reason
-    assert judge.figures(run) == {}
-    with pytest.raises(DataError, match="no classes to compare"):
-        judge.score(run)
+    def run(inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+        index = inputs[0][:, 0].astype(int)
+        found = []
+        for place, off in enumerate(noise):
+            random = np.random.default_rng(place)
+            exact, error = random.normal(size=(2, COUNT, 256)).astype(np.float32)
+            output = 100 * place + 10 * (exact + off * error)
+            if place == broken:
+                output[0, 3] = np.nan
+            found.append(output[index])
+        return tuple(found)
+
+    return run
+
+
+@pytest.mark.parametrize("labels", [True, False])
+def test_an_embedding_is_judged_by_what_is_kept_of_its_variance(
+    tmp_path: Path, labels: bool
+) -> None:
+    judge = Judge(data(tmp_path, labels=labels), values(0))
+    assert judge.metric == "fidelity to the dense model"
+    assert judge.dense() is None
+    figures = judge.figures(values(0.1))
+    assert figures["score"].value == pytest.approx(99.0, abs=0.2)
+    assert figures["drop"].value == pytest.approx(100 - figures["score"].value)
+    assert figures["score"].unit == "%"
+    assert "accuracy" not in figures["score"].origin.how
+    assert "agreement" not in figures["score"].origin.how
+    for figure in figures.values():
+        assert figure.low is not None
+        assert figure.high is not None
+        assert figure.low < figure.value < figure.high
+    assert judge.score(values(0)).value == 100
+    answers_the_mean = judge.score(lambda inputs: (np.zeros((len(inputs[0]), 256), np.float32),))
+    assert answers_the_mean.value == pytest.approx(0, abs=2)
+
+
+def test_the_worst_of_several_outputs_counts(tmp_path: Path) -> None:
+    judge = Judge(data(tmp_path, labels=False), values(0, 0, 0))
+    figures = judge.figures(values(0, 0.5, 0.1))
+    assert figures["score"].value == pytest.approx(75, abs=3)
+    assert figures["drop"].value == pytest.approx(25, abs=3)
+    assert "of output 1, which lost most" in figures["drop"].origin.how
+
+
+def test_outputs_without_labels_count_beside_accuracy(tmp_path: Path) -> None:
+    def both(first: Runner, second: Runner) -> Runner:
+        return lambda inputs: (*first(inputs), *second(inputs))
+
+    judge = Judge(data(tmp_path), both(right_but_for(), values(0)), endings=(*SOFTMAX, Ending()))
+    assert judge.metric == "accuracy"
+    figures = judge.figures(both(right_but_for(1), values(0.5)))
+    assert figures["score"].value == pytest.approx(97.5)
+    assert figures["drop"].value == pytest.approx(25, abs=3)
+    assert "fidelity" in figures["drop"].origin.how
+
+
+def test_nan_equals_nothing(tmp_path: Path) -> None:
+    judge = Judge(data(tmp_path, labels=False), values(0))
+    assert judge.drop(values(0, broken=0)).value == pytest.approx(100 / COUNT)
+    judge = Judge(data(tmp_path, labels=False), values(0, broken=0))
+    assert judge.drop(values(0, broken=0)).value == pytest.approx(100 / COUNT)
+
+
+def test_a_slice_with_a_range_of_its_own_is_measured_by_it(tmp_path: Path) -> None:
+    """Boxes in pixels beside scores below one, as a detector gives them, scores lost."""
+
+    def run(lost: bool) -> Runner:
+        def answer(inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+            index = inputs[0][:, 0].astype(int)
+            output = np.random.default_rng(0).random((COUNT, 7, 12))
+            output[:, :4] *= 640
+            output[:, 4:] *= not lost
+            return (output[index].astype(np.float32),)
+
+        return answer
+
+    judge = Judge(data(tmp_path, labels=False), run(False))
+    assert judge.drop(run(True)).value > 100
 
 
 def test_a_decision_from_nan_is_wrong(tmp_path: Path) -> None:
@@ -170,9 +244,11 @@ def test_a_decision_from_nan_is_wrong(tmp_path: Path) -> None:
         return (output,)
 
     for labels in (True, False):
-        judge = Judge(data(tmp_path, labels), right_but_for())
+        judge = Judge(data(tmp_path, labels), right_but_for(), endings=SOFTMAX)
         assert judge.score(run).value == pytest.approx(90.0)
-        assert Judge(data(tmp_path, labels), run).score(run).value == pytest.approx(90.0)
+        judge = Judge(data(tmp_path, labels), run, endings=SOFTMAX)
+        assert judge.score(run).value == pytest.approx(90.0)
+    assert judge.drop(run).value == pytest.approx(10.0)  # it doesn't agree with itself
 
 
 def test_a_label_outside_the_output_is_named(tmp_path: Path) -> None:
@@ -219,12 +295,6 @@ def test_the_paired_interval_of_agresti_and_min() -> None:
     assert paired_interval(found) == pytest.approx((0.032607, 0.202687), abs=1e-5)
 
 
-def test_the_class_axis() -> None:
-    assert class_axis(np.zeros((2, 5))) == 1
-    assert class_axis(np.zeros((2, 7, 5))) == 2
-    assert class_axis(np.zeros((2, 5, 7, 7))) == 1
-    assert class_axis(np.zeros((2, 5, 7, 7, 7))) == 1
-    assert class_axis(np.zeros(2)) is None
-    assert class_axis(np.zeros((2, 1))) is None
-    assert class_axis(np.zeros((2, 9), np.int64)) == 0
-    assert decide(np.array([[0.0, 2.0, 1.0]]), 1).tolist() == [1]
+def test_the_interval_of_a_mean() -> None:
+    low, high = mean_interval(np.array([0.0, 1.0] * 50))
+    assert (low, high) == pytest.approx((0.5 - 0.0985, 0.5 + 0.0985), abs=1e-4)

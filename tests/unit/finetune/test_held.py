@@ -25,7 +25,10 @@ def half(model: Model, seed: int = 0) -> Mask:
 def test_zeros_are_held(tmp_path: Path, optimizer) -> None:
     model = cnn()
     mask = half(model)
-    options = FinetuneOptions(epochs=2, batch_size=16, optimizer=optimizer, patience=1)
+    rate = 0.1 if optimizer == "sgd" else 0.01
+    options = FinetuneOptions(
+        epochs=3, batch_size=16, optimizer=optimizer, learning_rate=rate, patience=3
+    )
     tuned, report = finetune(model, options, context(tmp_path, data=data(), mask=mask))
     for name, kept in mask.keep.items():
         before, after = (m.program.state_dict[name] for m in (model, tuned))

@@ -12,9 +12,18 @@ from torch import nn
 from edgeprune.channels import analyse
 from edgeprune.data import Batch
 from edgeprune.errors import DataError, InputError
+from edgeprune.model import Event, capture
 from edgeprune.prune import importance
+from edgeprune.tasks import Classes, Kind, Values
 from tests import networks
 from tests.unit.channels.graphs import captured
+
+LABELLED, UNLABELLED = Classes(1, (10,), labelled=True), Classes(1, (10,))
+
+
+def one(rank: int) -> Kind:
+    """Values of unit variance."""
+    return Values(np.ones((1,) * rank))
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +90,8 @@ def test_taylor(network, model, labelled: bool) -> None:
             + products["head.weight"].sum(0)
         )
         expected.append(line**2)
-    scores = importance.taylor(model, groups, iter(data))
+    kind = LABELLED if labelled else UNLABELLED
+    scores = importance.taylor(model, groups, iter(data), [kind])
     np.testing.assert_allclose(
         scores[by_name(groups, "conv3")], torch.stack(expected).mean(0), rtol=1e-4
     )
@@ -91,7 +101,7 @@ def test_taylor_predicts_the_loss_of_a_small_change(network, model) -> None:
     """Its square root is the change of the loss, to first order, when a channel fades a little."""
     groups = analyse(model)
     (batch,) = batches(1, True)
-    scores = importance.taylor(model, groups, iter([batch]))
+    scores = importance.taylor(model, groups, iter([batch]), [LABELLED])
     channel = 2
     twin, step = copy.deepcopy(network), 1e-3
 
@@ -119,22 +129,39 @@ class Squeezed(nn.Module):
         return self.after(self.net(x))
 
 
-@pytest.mark.parametrize("after", [torch.mean, lambda y: y[:, :, None, None].expand(-1, -1, 3, 3)])
-def test_taylor_without_use_for_the_labels(after) -> None:
-    """One number for all samples, and a map of classes: the labels are no classes of it."""
-    changed = captured(Squeezed(after).eval(), torch.randn(2, 1, 8, 8))
-    groups = analyse(changed)
-    with_labels, without = batches(1, True), batches(1, False)
-    scores = importance.taylor(changed, groups, iter(with_labels))
-    assert np.isfinite(scores).all()
-    assert scores.any()
-    np.testing.assert_array_equal(scores, importance.taylor(changed, groups, iter(without)))
+def test_taylor_of_probabilities_is_that_of_their_logits(network, model) -> None:
+    groups, data = analyse(model), batches(2, True)
+    expected = importance.taylor(model, groups, iter(data), [LABELLED])
+    example = (torch.randn(2, 1, 8, 8),)
+    ended, _ = capture(nn.Sequential(network, nn.Softmax(1)), example, event=Event("capture"))
+    scores = importance.taylor(ended, analyse(ended), iter(data), [LABELLED])
+    np.testing.assert_allclose(scores, expected, rtol=1e-4)
+
+
+def test_taylor_looks_at_all_outputs() -> None:
+    """The layers behind the second of two outputs have scores as well."""
+
+    class Two(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.one, self.other = nn.Linear(6, 8), nn.Linear(6, 8)
+            self.first, self.second = nn.Linear(8, 3), nn.Linear(8, 4)
+
+        def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            return self.first(self.one(x).relu()), self.second(self.other(x).relu())
+
+    torch.manual_seed(0)
+    changed = captured(Two().eval(), torch.randn(2, 6))
+    groups, batch = analyse(changed), Batch((torch.randn(16, 6),), None)
+    scores = importance.taylor(changed, groups, iter([batch]), [one(2), one(2)])
+    for group in groups.groups:
+        assert scores[group.channels].any(), group.name
 
 
 def test_taylor_names_a_label_that_is_no_class(model) -> None:
     batch = Batch(batches(1, False)[0].inputs, torch.tensor([0, 1, 12, 3]))
-    with pytest.raises(DataError, match=r"label 12 .* 10 classes"):
-        importance.taylor(model, analyse(model), iter([batch]))
+    with pytest.raises(DataError, match=r"label 12 is outside 0..9"):
+        importance.taylor(model, analyse(model), iter([batch]), [LABELLED])
 
 
 def test_taylor_tells_of_an_index_outside_its_table() -> None:
@@ -142,13 +169,13 @@ def test_taylor_tells_of_an_index_outside_its_table() -> None:
     changed = captured(ids, torch.zeros(2, 2, dtype=torch.int64))
     batch = Batch((torch.full((2, 2), 7),), None)
     with pytest.raises(DataError, match="token id"):
-        importance.taylor(changed, analyse(changed), iter([batch]))
+        importance.taylor(changed, analyse(changed), iter([batch]), [UNLABELLED])
 
 
 def test_taylor_says_that_decisions_have_no_gradient() -> None:
     changed = captured(Squeezed(lambda y: y.argmax(1)).eval(), torch.randn(2, 1, 8, 8))
     with pytest.raises(InputError, match="use l1, l2 or bn-scale"):
-        importance.taylor(changed, analyse(changed), iter(batches(1, True)))
+        importance.taylor(changed, analyse(changed), iter(batches(1, True)), [Classes(None)])
 
 
 def test_random_depends_on_the_seed_alone(model) -> None:
@@ -194,7 +221,7 @@ def test_a_weight_counts_as_it_is_computed(kind: str, criterion: str) -> None:
     (group,) = groups.groups
     if criterion == "taylor":
         batch = Batch((torch.randn(8, 4, 10),), None)
-        scores = importance.taylor(model, groups, iter([batch]))
+        scores = importance.taylor(model, groups, iter([batch]), [one(3)])
     else:
         scores = importance.magnitude(model, groups, int(criterion[1]))
     assert np.flatnonzero(scores[group.channels] == 0).tolist() == list(range(0, 16, 2))
