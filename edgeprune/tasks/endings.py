@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 import torch
 from torch.fx import Graph, GraphModule, Node
-from torch.utils import _pytree as pytree
+from torch.fx.node import map_arg
 
 from edgeprune.channels.memory import operator_name
 from edgeprune.channels.shapes import blocks, shape_of
@@ -62,7 +62,7 @@ _EDGE = 1e-3
 
 
 def endings(model: Model) -> tuple[Ending, ...]:
-    """How each output of ``model`` ends, in their order."""
+    """How each output of ``model`` ends, in their order; axes are those of samples first."""
     graph = model.program.graph
     named = {node.name: node for node in graph.nodes}
     outputs = model.program.graph_signature.user_outputs
@@ -71,25 +71,45 @@ def endings(model: Model) -> tuple[Ending, ...]:
     before: dict[Node | None, Ending] = {
         f.starts: replace(f.ending, kind="logits") for f in found if f and f.starts
     }
-    pairs = zip(nodes, found, strict=True)
-    return tuple(f.ending if f else before.get(node, Ending()) for node, f in pairs)
+    ends = [
+        f.ending if f else before.get(node, Ending()) for node, f in zip(nodes, found, strict=True)
+    ]
+    return tuple(_samples_first(e, o.batch_axis) for e, o in zip(ends, model.outputs, strict=True))
 
 
 def logits(model: Model) -> GraphModule:
-    """``model.module()``, whose outputs are what stands before their softmax or sigmoid.
+    """``model.module()``, whose outputs are what stands before their softmax or sigmoid, with the
+    samples first.
 
-    Outputs that end otherwise are as they were, and so are the module's parameters and buffers.
+    Other outputs are as they were, and so are the module's parameters and buffers.
     """
     module = model.module()
-    (output,) = module.graph.find_nodes(op="output")
-    found = {n: _trace(n) for n in pytree.tree_leaves(output.args) if isinstance(n, Node)}
-    with module.graph.inserting_before(output):
-        before = {n: f.build(module.graph) for n, f in found.items() if f is not None}
-    if before:
-        output.args = torch.fx.node.map_arg(output.args, lambda n: before.get(n, n))
-        module.graph.eliminate_dead_code()
+    graph = module.graph
+    (output,) = graph.find_nodes(op="output")
+    given: list[Node] = []
+    map_arg(output.args, given.append)  # an output may be given twice
+    made = []
+    with graph.inserting_before(output):
+        for node, spec in zip(given, model.outputs, strict=True):
+            found = _trace(node)
+            made.append(node if found is None else found.build(graph))
+            if spec.batch_axis:
+                moved = (made[-1], spec.batch_axis, 0)
+                made[-1] = graph.call_function(torch.ops.aten.movedim.int, moved)
+    if made != given:
+        replaced = iter(made)
+        output.args = map_arg(output.args, lambda _: next(replaced))
+        graph.eliminate_dead_code()
         module.recompile()
     return module
+
+
+def _samples_first(ending: Ending, batch: int | None) -> Ending:
+    if not ending.groups or not batch:
+        return ending
+    if ending.axis == batch:
+        return Ending()
+    return replace(ending, axis=ending.axis + (ending.axis < batch))
 
 
 def _trace(node: Node) -> _Found | None:
