@@ -46,16 +46,18 @@ class Probabilities:
     def learn(self, found: Tensor, labels: Tensor) -> Tensor:
         """Binary cross-entropy, summed over classes.
 
+        Where one class is true its mean with the cross-entropy over all classes: binary alone first
+        learns that most aren't true, long before it tells which one is.
+
         Raises:
             DataError: A label is outside the classes.
         """
         if self.labels == "index":
             check_range(labels, found.shape[1])
-            wanted = F.one_hot(labels.long(), found.shape[1])
-        else:
-            check_range(labels, 2)
-            wanted = labels.reshape(found.shape)
-        return _summed(found, wanted.to(found.dtype))
+            wanted = F.one_hot(labels.long(), found.shape[1]).to(found.dtype)
+            return (_summed(found, wanted) + F.cross_entropy(found, labels.long())) / 2
+        check_range(labels, 2)
+        return _summed(found, labels.reshape(found.shape).to(found.dtype))
 
     def distill(self, found: Tensor, dense: Tensor, temperature: float) -> Tensor:
         """T^2 * KL of each probability, as for classes."""

@@ -82,7 +82,8 @@ def test_outputs_without_classes_are_matched_all_of_them():
 
 
 def test_probabilities_are_told_apart_from_logits():
-    """Binary cross-entropy to labels: of single classes, and of one output that is yes or no."""
+    """Binary cross-entropy to labels: of one output that is yes or no; of single classes its mean
+    with the cross-entropy."""
     logits, labels = torch.tensor([[2.0, -1.0], [0.5, 0.0]]), [0, 1]
     loss = bind(objective(0.0, Probabilities(VALUES, "index")), None, None)
     score = loss(Constant(logits), batch(2, torch.tensor(labels)))
@@ -92,7 +93,10 @@ def test_probabilities_are_told_apart_from_logits():
         for row, label in zip(chances, labels, strict=True)
         for place, p in enumerate(row)
     )
-    assert score.loss.item() == pytest.approx(expected / 2, rel=1e-6)
+    expected -= sum(
+        math.log(softmax(row, 1)[label]) for row, label in zip(logits.tolist(), labels, strict=True)
+    )
+    assert score.loss.item() == pytest.approx(expected / 4, rel=1e-6)
     assert (score.right, score.judged) == (1, 2)
     loss = bind(objective(0.0, Probabilities(VALUES, "binary")), None, None)
     score = loss(Constant(logits[:, :1]), batch(2, torch.tensor([1, 0])))
