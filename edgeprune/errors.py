@@ -41,6 +41,11 @@ class EdgepruneError(Exception):
 
     exit_code = 3
 
+    def __str__(self) -> str:
+        """The message; what a damaged file brings into it is escaped."""
+        text = super().__str__()
+        return "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in text)
+
 
 class InputError(EdgepruneError):
     """What the user gave can't be used."""

@@ -44,7 +44,7 @@ Model = Annotated[
     typer.Argument(
         metavar="[MODEL]",
         show_default=False,
-        help="A .pt2 program, a state dict (.pt, .pth, .safetensors), or TorchScript. None: all "
+        help="A .pt2 program or a state dict (.pt, .pth, .safetensors). None: all "
         "models and targets of the project file (edgeprune.toml).",
     ),
 ]

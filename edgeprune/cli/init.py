@@ -65,7 +65,7 @@ def init(
         typer.Option(
             "--model",
             metavar="MODEL",
-            help="What `edgeprune compress` starts from: .pt2, a state dict, TorchScript.",
+            help="What `edgeprune compress` starts from: .pt2 or a state dict.",
         ),
     ] = None,
     data: Annotated[

@@ -108,7 +108,8 @@ ModelArgument = Annotated[
     typer.Argument(
         metavar="MODEL",
         show_default=False,
-        help="A .pt2 program, a state dict (.pt, .pth, .safetensors), or TorchScript.",
+        help="A .pt2 program or a state dict (.pt, .pth, .safetensors); with --trust-pickle also "
+        "TorchScript or a pickled module.",
     ),
 ]
 ArchOption = Annotated[
@@ -153,7 +154,8 @@ TrustOption = Annotated[
     bool,
     typer.Option(
         "--trust-pickle",
-        help="Load a pickled module. A pickle runs code: only for files whose origin you trust.",
+        help="Load TorchScript, a pickled module, or a .pt2 that is refused without. They run code "
+        "from the file: only for files whose origin you trust.",
         rich_help_panel=_MODEL,
     ),
 ]

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from edgeprune.errors import InputError
 from edgeprune.mask.mask import About, Mask, Structure
+from edgeprune.model.program import reason
 from edgeprune.writing import save as save_file
 
 __all__ = ["Ticket", "read_ticket", "write_ticket"]
@@ -82,7 +83,7 @@ def read_ticket(path: Path) -> Ticket:
     except FileNotFoundError:
         raise InputError(f"{path}: there is no such file") from None
     except (SafetensorError, OSError, ValueError) as error:
-        raise InputError(f"{path}: no ticket, or damaged: {error}") from None
+        raise InputError(f"{path}: no ticket, or damaged: {reason(error)}") from None
     if about is None:
         raise InputError(
             f"{path}: a safetensors file, but no ticket (`edgeprune ticket find` writes one)"
@@ -140,7 +141,7 @@ def _header(path: Path, text: str, names: set[str]) -> dict[str, Any]:
     except RecursionError:
         raise InputError(f"{path}: damaged: its header is nested too deeply") from None
     except (KeyError, TypeError, ValueError) as error:
-        raise InputError(f"{path}: damaged: its header: {error}") from None
+        raise InputError(f"{path}: damaged: its header: {reason(error)}") from None
     raise InputError(
         f"{path}: a ticket of schema version {version}, this edgeprune reads {_VERSION}; use the "
         "edgeprune that wrote it"

@@ -2,16 +2,15 @@
 """Reading a ``torch.export`` archive (``.pt2``) without running anything that it carries.
 
 ``torch.export.load`` unpickles parts of an archive, imports compiled libraries from it and
-evaluates its symbolic sizes as Python (``sympy.sympify``). So each part is looked at first.
+evaluates its symbolic sizes as Python (``sympy.sympify``). So each part is looked at first, and
+torch is given a new archive of what was looked at.
 """
 
-import ast
 import importlib
 import io
-import json
 import re
-import zipfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,39 +19,43 @@ from torch.export import ExportedProgram
 from torch.export.pt2_archive._package import load_pt2
 
 from edgeprune.errors import ModelError
+from edgeprune.model.container import Container, open_container
+from edgeprune.model.pickles import is_zip, read_tensors, rewritten
 from edgeprune.model.program import quietly, reason
+from edgeprune.model.screen import NeedsTrust, check_program, parse, payload
 
 __all__ = ["MARK", "is_archive", "open_archive"]
 
 MARK = "edgeprune.json"
 """The member of an archive that says what torch doesn't: inputs, history, numerics."""
 
-_FUNCTIONS = frozenset(
-    {
-        *("Symbol", "Integer", "Float", "Rational", "Identity", "Piecewise", "Where"),
-        *("Add", "Mul", "Pow", "Max", "Min", "Mod", "Abs", "floor", "ceiling"),
-        *("Eq", "Ne", "Lt", "Le", "Gt", "Ge", "And", "Or", "Not"),
-        *("FloorDiv", "CleanDiv", "CeilDiv", "FloatTrueDiv", "IntTrueDiv", "PythonMod"),
-        *("ModularIndexing", "LShift", "RShift", "PowByNatural", "FloatPow"),
-        *("CeilToInt", "FloorToInt", "TruncToFloat", "TruncToInt", "RoundToInt", "RoundDecimal"),
-        *("ToFloat", "IsNonOverlappingAndDenseIndicator"),
-    }
-)
-"""What torch itself writes into a symbolic size."""
-_SYNTAX = (
-    ast.Expression, ast.BinOp, ast.UnaryOp, ast.BoolOp, ast.Compare, ast.Call, ast.keyword,
-    ast.Name, ast.Constant, ast.operator, ast.unaryop, ast.boolop, ast.cmpop, ast.expr_context,
-)  # fmt: skip
+_SMALL = 4_096
+_GRAPH = 256 * 2**20
+"""Bytes of a member that is read whole: a graph, a table of weights, example inputs."""
 _QUANTIZED = "torch.ao.quantization.fx._decomposed"
 """Importing it registers the operators of quantized graphs."""
 _NATIVE = re.compile(r"\.(so|dll|dylib|pyd|cpp|cubin)$")
 _OLD = "serialized_exported_program.json"
 """What torch up to 2.7 called the graph, at the top of the archive."""
+_PLAIN = frozenset(
+    {
+        *("archive_format", "archive_version", "byteorder", "version"),
+        *(".data/version", ".data/serialization_id", ".format_version", ".storage_alignment"),
+    }
+)
+_MODEL = re.compile(r"models/[^/]+\.json")
+_TABLE = re.compile(r"(data/(?:weights|constants)/)[^/]+_config\.json")
+_PICKLED = re.compile(
+    r"data/(weights|constants|sample_inputs)/[^/]+\.pt"
+    r"|serialized_(state_dict|constants|example_inputs)\.pt"
+)
+_LEFT = re.compile(r"extra/|extra_files/|data/(weights|constants)/(weight|tensor)_\w+$")
+"""What is left out unless something refers to it."""
 
 
-def is_archive(names: list[str]) -> bool:
+def is_archive(names: Container) -> bool:
     """Whether a zip file with these members is a ``torch.export`` archive."""
-    return _OLD in names or any(name.endswith("/archive_format") for name in names)
+    return _OLD in names or "archive_format" in names
 
 
 def open_archive(path: Path, *, trusted: bool = False) -> tuple[ExportedProgram, str]:
@@ -60,110 +63,95 @@ def open_archive(path: Path, *, trusted: bool = False) -> tuple[ExportedProgram,
 
     Args:
         path: The file, under any name.
-        trusted: Take what only unpickling or compiled code could give.
+        trusted: Take what only unpickling or compiled code could give, and any operator.
 
     Raises:
-        ModelError: It is damaged, of another version, uses operators that aren't installed, or
-            holds something that would run code.
+        ModelError: It is damaged, of another version, uses operators that aren't installed or
+            allowed, or holds something that would run code.
     """
-    if not trusted:
-        _screen(path)
-    try:
-        with quietly(), path.open("rb") as file:
-            importlib.import_module(_QUANTIZED)
-            if _is_old(path):
-                return torch.export.load(file), ""
-            # Not torch.export.load: it drops the reason why an archive can't be read.
-            contents = load_pt2(file)
-            (program,) = contents.exported_programs.values()
-            return program, contents.extra_files.get(MARK, "")
-    except Exception as error:  # a damaged archive raises anything
-        text = reason(error)
-        raise ModelError(f"{path}: not a program that this torch can load: {text}") from error
-
-
-def _is_old(path: Path) -> bool:
-    with zipfile.ZipFile(path) as archive:
-        return _OLD in archive.namelist()
-
-
-def _screen(path: Path) -> None:
-    """Refuse an archive that would run code.
-
-    Raises:
-        ModelError: It would, or it is damaged.
-    """
-    try:
-        with zipfile.ZipFile(path) as archive:
-            names = [name.lower() for name in archive.namelist()]
-            if len(names) != len(set(names)):  # we might look at one and torch at the other
-                raise ModelError(f"{path}: damaged: it has two members of one name")
-            for name in archive.namelist():
-                danger = _danger(name, archive)
-                if danger:
-                    raise ModelError(
-                        f"{path}: {name} holds {danger}, which would run code from the file; "
-                        "--trust-pickle loads it if you trust where it comes from"
-                    )
-    except (zipfile.BadZipFile, OSError, ValueError, EOFError, NotImplementedError) as error:
-        raise ModelError(f"{path}: damaged: {reason(error)}") from None
-
-
-def _danger(member: str, archive: zipfile.ZipFile) -> str | None:
-    """What in a member of an archive would run code, in words."""
-    name = member.lower()  # torch finds members in any case
-    if _NATIVE.search(name) or "/data/aotinductor/" in name:
-        return "compiled code"
-    if name.split("/")[1:2] == ["extra"] or name.startswith("extra_files/"):
-        return None
-    if name.endswith(".json") or "/models/" in name:
-        return next(_json_dangers(json.loads(archive.read(member))), None)
-    if name.endswith(".pt"):
-        data = archive.read(member)
+    with open_container(path) as archive, path.open("rb") as file:
+        source: Any = file if trusted else _screened(archive, path)
         try:
-            if data:
-                with quietly():
-                    torch.load(io.BytesIO(data), weights_only=True, map_location="cpu")
-        except Exception:  # whatever is no plain tensor
-            return "a pickle of more than tensors"
-    return None
+            with quietly():
+                importlib.import_module(_QUANTIZED)
+                program, about = _load(source, old=_OLD in archive)
+        except Exception as error:  # a damaged archive raises anything
+            text = reason(error)
+            raise ModelError(f"{path}: not a program that this torch can load: {text}") from error
+    program._guards_code = []  # Python text that torch would run
+    return program, about
 
 
-def _json_dangers(value: Any) -> Iterator[str]:
-    """What torch would unpickle or evaluate, of all that a JSON document says."""
-    if isinstance(value, list):
-        for part in value:
-            yield from _json_dangers(part)
-    elif isinstance(value, dict):
-        if value.get("use_pickle") is True:
-            yield "a pickled tensor"
-        if str(value.get("path_name", "")).startswith(("custom_obj", "opaque_obj")):
-            yield "a pickled object"
-        expression = value.get("expr_str")
-        if expression is not None and not _is_arithmetic(str(expression)):
-            yield "a size that is no arithmetic"
-        for part in value.values():
-            yield from _json_dangers(part)
+def _load(source: Any, *, old: bool) -> tuple[ExportedProgram, str]:
+    if old:
+        return torch.export.load(source), ""
+    # Not torch.export.load: it drops the reason why an archive can't be read.
+    contents = load_pt2(source)
+    (program,) = contents.exported_programs.values()
+    return program, contents.extra_files.get(MARK, "")
 
 
-def _is_arithmetic(text: str) -> bool:
-    """Whether an expression is made of numbers, symbols and known functions alone."""
+def _screened(archive: Container, path: Path) -> io.RawIOBase:
+    """The archive once more, without anything that would run code.
+
+    Raises:
+        ModelError: It holds such a thing, is damaged, or beyond the limits.
+    """
+    kept: dict[str, bytes] = {}
+    tensors: set[str] = set()
+    for name in archive:
+        with _named(path, name):
+            if name in _PLAIN:
+                kept[name] = archive.read(name, _SMALL)
+            elif name == _OLD or _MODEL.fullmatch(name):
+                kept[name] = archive.read(name, _GRAPH)
+                check_program(parse(kept[name], name), name)
+            elif match := _TABLE.fullmatch(name):
+                kept[name] = archive.read(name, _GRAPH)
+                tensors |= payload(parse(kept[name], name), name, match[1], archive)
+            elif _PICKLED.fullmatch(name):
+                kept[name] = _repickled(archive.read(name, _GRAPH))
+            elif name == f"extra/{MARK}":
+                kept[name] = archive.read(name, _GRAPH)
+            elif _NATIVE.search(name):
+                raise NeedsTrust("holds compiled code, which would run code from the file")
+            elif not _LEFT.match(name):
+                raise ModelError(f"{name}: torch.export.save writes no such member")
+    return archive.rewritten(kept, tensors)
+
+
+@contextmanager
+def _named(path: Path, member: str) -> Iterator[None]:
+    """Name file and member in errors, and the way out.
+
+    Raises:
+        ModelError: One was raised inside.
+    """
     try:
-        tree = ast.parse(text, mode="eval")
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return False
-    for node in ast.walk(tree):
-        if not isinstance(node, _SYNTAX):
-            return False
-        if isinstance(node, ast.Call) and not (
-            isinstance(node.func, ast.Name) and node.func.id in _FUNCTIONS
-        ):
-            return False
-        if isinstance(node, ast.Constant) and not _is_plain(node.value):
-            return False
-    return True
+        yield
+    except NeedsTrust as error:
+        raise ModelError(
+            f"{path}: {member} {error}; --trust-pickle loads it if you trust where it comes from"
+        ) from None
+    except ModelError as error:
+        raise ModelError(f"{path}: {error}") from None
 
 
-def _is_plain(value: object) -> bool:
-    """A number or, for ``Symbol('s0')``, a name."""
-    return value.isidentifier() if isinstance(value, str) else isinstance(value, int | float)
+def _repickled(data: bytes) -> bytes:
+    """A small file of ``torch.save`` inside the archive, written anew.
+
+    Raises:
+        NeedsTrust: It holds more than tensors.
+    """
+    if not data:
+        return data
+    file = io.BytesIO(data)
+    try:
+        if not is_zip(file):
+            raise ModelError("no zip archive")
+        read_tensors(file)
+        return rewritten(Container(file)).read()
+    except Exception:  # whatever is no plain tensor
+        raise NeedsTrust(
+            "holds a pickle of more than tensors, which would run code from the file"
+        ) from None

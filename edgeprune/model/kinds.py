@@ -3,24 +3,23 @@
 
 import io
 import json
-import pickletools
 import struct
-import zipfile
-from collections.abc import Iterator
-from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 
 from edgeprune.errors import ModelError
 from edgeprune.model.archive import is_archive
+from edgeprune.model.container import open_container
 
-__all__ = ["Kind", "Pickle", "inspect_pickle", "recognise"]
+__all__ = ["Kind", "recognise"]
 
 _LEGACY = bytes.fromhex("80028a0a6cfc9c46f9206aa850192e")
 """How ``torch.save`` began a file before it wrote zip archives: a pickled magic number."""
+_TABLE = 32 * 2**20
+"""Bytes of the JSON table of a safetensors file; a hundred thousand tensors need about half."""
 _KNOWN = (
-    "a torch.export program (.pt2), a state dict (torch.save or safetensors), TorchScript, "
-    "or a pickled module with --trust-pickle"
+    "a torch.export program (.pt2), a state dict (torch.save or safetensors), or with "
+    "--trust-pickle TorchScript or a pickled module"
 )
 
 
@@ -31,19 +30,7 @@ class Kind(Enum):
     TORCHSCRIPT = "TorchScript"
     SAFETENSORS = "safetensors"
     PICKLED = "torch.save"
-    """A state dict or a whole module: ``inspect_pickle`` tells."""
-
-
-@dataclass(frozen=True)
-class Pickle:
-    """What unpickling a file would need, read off its opcodes."""
-
-    outer: str | None
-    """The class of the outermost object; ``None`` for a plain dictionary, list or tuple."""
-    classes: tuple[str, ...]
-    """Every class or function named, in order, each once."""
-    module: bool
-    """Whether it holds an ``nn.Module``: their inner dictionaries are in it."""
+    """A state dict or a whole module."""
 
 
 def recognise(path: Path) -> Kind:
@@ -76,18 +63,13 @@ def recognise(path: Path) -> Kind:
 
 
 def _zip_kind(path: Path) -> Kind:
-    try:
-        with zipfile.ZipFile(path) as archive:
-            names = archive.namelist()
-    except (zipfile.BadZipFile, OSError, NotImplementedError) as error:
-        raise ModelError(f"{path}: damaged or cut short: {error}") from None
-    if is_archive(names):
-        return Kind.PROGRAM
-    leaves = {name.partition("/")[2] for name in names}
-    if "constants.pkl" in leaves and any(leaf.startswith("code/") for leaf in leaves):
-        return Kind.TORCHSCRIPT
-    if "data.pkl" in leaves:
-        return Kind.PICKLED
+    with open_container(path) as archive:
+        if is_archive(archive):
+            return Kind.PROGRAM
+        if "constants.pkl" in archive:
+            return Kind.TORCHSCRIPT
+        if "data.pkl" in archive:
+            return Kind.PICKLED
     raise ModelError(f"{path}: a zip archive without a model in it; edgeprune takes {_KNOWN}")
 
 
@@ -100,7 +82,7 @@ def _is_safetensors(path: Path, head: bytes, size: int) -> bool:
     if len(head) < 10 or head[8:9] != b"{":
         return False
     (length,) = struct.unpack("<Q", head[:8])
-    if length > 100_000_000:
+    if length > _TABLE:
         return False
     with path.open("rb") as file:
         text = file.read(8 + length)[8:]
@@ -109,6 +91,8 @@ def _is_safetensors(path: Path, head: bytes, size: int) -> bool:
         end = max(
             (e["data_offsets"][1] for n, e in table.items() if n != "__metadata__"), default=0
         )
+    except RecursionError:
+        raise ModelError(f"{path}: its table of tensors is nested too deeply") from None
     except (ValueError, KeyError, TypeError, AttributeError, IndexError):
         if len(text) < length:
             raise ModelError(
@@ -120,66 +104,3 @@ def _is_safetensors(path: Path, head: bytes, size: int) -> bool:
             f"{path}: damaged or cut short: {size} bytes instead of {8 + length + end}"
         )
     return True
-
-
-def inspect_pickle(path: Path) -> Pickle:
-    """Read the opcodes of a file that ``torch.save`` wrote, without running them.
-
-    Raises:
-        ModelError: It is damaged.
-    """
-    try:
-        if zipfile.is_zipfile(path):
-            with zipfile.ZipFile(path) as archive:
-                (name,) = (n for n in archive.namelist() if n.partition("/")[2] == "data.pkl")
-                return _inspect(archive.read(name), skip=0)
-        # Magic number, protocol and machine come before it, each a pickle of its own.
-        return _inspect(path.read_bytes(), skip=3)
-    except (OSError, ValueError, zipfile.BadZipFile, zipfile.error, EOFError, NotImplementedError):
-        raise ModelError(f"{path}: damaged or cut short") from None
-
-
-def _inspect(data: bytes, skip: int) -> Pickle:
-    stream = io.BytesIO(data)
-    for _ in range(skip):
-        for _ in pickletools.genops(stream):
-            pass
-    strings: set[str] = set()
-    classes: list[str] = []
-    first = None
-    for name, argument in _calls(stream):
-        if name in ("EMPTY_DICT", "EMPTY_LIST", "EMPTY_TUPLE", "MARK", "class"):
-            first = first or name
-        if name == "class":
-            classes.append(argument)
-        elif argument:
-            strings.add(argument)
-    module = {"_parameters", "_buffers", "_modules"} <= strings
-    outer = classes[0] if first == "class" else None
-    return Pickle(outer, tuple(dict.fromkeys(classes)), module)
-
-
-def _calls(stream: io.BytesIO) -> Iterator[tuple[str, str]]:
-    """Opcodes with their texts; each class or function as ``("class", "module.name")``.
-
-    Since protocol 4 a class is named by the two texts on top of the stack, either of which may
-    come from the memo.
-    """
-    memo: list[str] = []
-    recent: list[str] = []
-    for opcode, argument, _ in pickletools.genops(stream):
-        name = opcode.name
-        text = argument if isinstance(argument, str) else ""
-        if name in ("GLOBAL", "INST"):
-            yield "class", text.replace(" ", ".", 1)
-        elif name == "STACK_GLOBAL":
-            yield "class", ".".join(recent[-2:])
-        elif "UNICODE" in name:
-            recent.append(text)
-            yield name, text
-        elif name == "MEMOIZE":
-            memo.append(recent[-1] if recent else "")
-        elif name in ("BINGET", "LONG_BINGET") and isinstance(argument, int):
-            recent.append(memo[argument] if argument < len(memo) else "")
-        else:
-            yield name, ""

@@ -81,8 +81,8 @@ def load(  # noqa: PLR0913 - what a file may not tell
     """Load and capture a model file, recognised by its content.
 
     Args:
-        path: A ``torch.export`` program (``.pt2``), a state dict, TorchScript or, where
-            ``trust_pickle``, a pickled module.
+        path: A ``torch.export`` program (``.pt2``), a state dict or, where ``trust_pickle``,
+            TorchScript or a pickled module.
         arch: ``package.module:factory`` for a state dict, imported with the current folder on the
             path; called without arguments, it gives an ``nn.Module``.
         input_shapes: One for each input, batch first: sizes, ``InputShape`` or text such as
@@ -115,7 +115,7 @@ def _load(given: _Given, trust_pickle: bool) -> Loaded:
     if kind is Kind.PROGRAM:
         loaded = _program(given, trust_pickle)
     elif kind is Kind.TORCHSCRIPT:
-        loaded = _torchscript(given)
+        loaded = _torchscript(given, trust_pickle)
     else:
         return _module(given, kind, trust_pickle)
     if given.state_key is not None or given.allow_surplus:
@@ -149,7 +149,18 @@ def _program(given: _Given, trusted: bool) -> Loaded:
     return Loaded(as_model(fresh, _event(Kind.PROGRAM)), fresh.notes)
 
 
-def _torchscript(given: _Given) -> Loaded:
+def _torchscript(given: _Given, trusted: bool) -> Loaded:
+    """Convert TorchScript, whose own code runs as it is loaded and traced.
+
+    Raises:
+        ModelError: As ``load``.
+    """
+    if not trusted:
+        raise ModelError(
+            f"{given.path}: TorchScript; loading it runs code from the file: export the module "
+            "with torch.export.export and torch.export.save and give that .pt2 file, or give "
+            "--trust-pickle if you trust where it comes from"
+        )
     script = open_torchscript(given.path)
     inputs = given.inputs(_float_type(script))
     found = convert(script, inputs, given.path, given.axes(inputs))

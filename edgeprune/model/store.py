@@ -15,7 +15,7 @@ from edgeprune.errors import ModelError
 from edgeprune.model.archive import MARK, open_archive
 from edgeprune.model.carrier import Event, Input, Model, Output
 from edgeprune.model.names import output_names
-from edgeprune.model.program import copied, own, quietly, swept
+from edgeprune.model.program import copied, own, quietly, reason, swept
 from edgeprune.model.shapes import Wanted
 from edgeprune.recipe import NUMERICS
 
@@ -82,7 +82,7 @@ def from_archive(program: ExportedProgram, about: str, path: Path) -> Model:
         outputs = _outputs(table.get("outputs"), len(program.graph_signature.user_outputs))
         history = tuple(Event(**entry) for entry in table["history"])
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise ModelError(f"{path}: {MARK} inside is damaged: {error}") from None
+        raise ModelError(f"{path}: {MARK} inside is damaged: {reason(error)}") from None
     return Model(swept(own(program)), inputs, outputs, history, table["numerics"])
 
 

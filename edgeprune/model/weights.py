@@ -2,7 +2,6 @@
 """State dicts: finding one in a file, building its module with the user's own factory."""
 
 import importlib
-import pickle
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,12 +13,11 @@ from torch import Tensor, nn
 
 from edgeprune.errors import MissingExtra, ModelError, nearest
 from edgeprune.model.checkpoint import fill
-from edgeprune.model.kinds import Kind, Pickle, inspect_pickle
+from edgeprune.model.kinds import Kind
+from edgeprune.model.pickles import Pickle, Untrusted, read_tensors
 from edgeprune.model.program import quietly, reason
 
 __all__ = ["build", "importable", "read_pickled", "read_safetensors"]
-
-_PLAIN = frozenset({"collections.OrderedDict", "builtins.dict"})
 
 
 @contextmanager
@@ -60,33 +58,32 @@ def read_pickled(path: Path, *, trusted: bool) -> Any:
     Raises:
         ModelError: It is damaged, or would run code.
     """
-    found = inspect_pickle(path)
     try:
-        with quietly(), importable():
-            value = torch.load(path, map_location="cpu", weights_only=not trusted)
-    except pickle.UnpicklingError as error:
-        if not trusted:
-            raise ModelError(_untrusted(path, found)) from None
-        raise ModelError(f"{path}: damaged: {reason(error)}") from None
+        with quietly(), importable(), path.open("rb") as file:
+            if trusted:
+                return torch.load(file, map_location="cpu", weights_only=False)
+            return read_tensors(file)
+    except Untrusted as error:
+        raise ModelError(_untrusted(path, error.found)) from None
+    except ModelError as error:
+        raise ModelError(f"{path}: {error}") from None
     except Exception as error:  # a damaged file, or the user's own classes, raise anything
         hint = ""
         if isinstance(error, ImportError | AttributeError):
             hint = "; its classes must be importable from the current folder"
         raise ModelError(f"{path}: can't be loaded: {reason(error)}{hint}") from error
-    return value
 
 
 def _untrusted(path: Path, found: Pickle) -> str:
     """Why a file that only unpickling could read is refused, and the ways out."""
-    outer = found.outer if found.outer not in _PLAIN else None
+    outer = found.outer if found.outer in found.foreign else None
     if found.module:
         what = f"a pickled module ({outer})" if outer else "a pickled module"
         return (
             f"{path}: {what}; loading it runs code from the file: save its state_dict() and give "
             "--arch package.module:factory, or give --trust-pickle if you trust where it comes from"
         )
-    foreign = [c for c in found.classes if c not in _PLAIN and not c.startswith("torch.")]
-    names = ", ".join((foreign or found.classes)[:3])
+    names = ", ".join(found.foreign[:3])
     return (
         f"{path}: besides tensors it holds pickled objects ({names}), which would run code: save "
         "the state_dict() alone, or give --trust-pickle if you trust where it comes from"
@@ -137,7 +134,7 @@ def _make(arch: str) -> nn.Module:
 def _import(where: str, arch: str) -> Any:
     try:
         return importlib.import_module(where)
-    except Exception as error:  # the user's module runs on import
+    except (Exception, SystemExit) as error:  # the user's module runs on import
         raise ModelError(
             f"--arch {arch}: can't import {where} from the current folder: {reason(error)}"
         ) from error
@@ -150,6 +147,10 @@ def _call(factory: Callable[[], Any], arch: str) -> nn.Module:
         raise ModelError(f"--arch {arch}: a {type(factory).__name__}, not a function or class")
     try:
         module = factory()
+    except SystemExit:
+        raise ModelError(
+            f"--arch {arch}: it calls sys.exit instead of giving a torch.nn.Module"
+        ) from None
     except Exception as error:  # the user's code
         raise ModelError(f"--arch {arch}: calling it without arguments: {reason(error)}") from error
     if not isinstance(module, nn.Module):

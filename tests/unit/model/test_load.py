@@ -240,7 +240,7 @@ def test_traced_torchscript_is_converted_with_its_parameters(name, tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         torch.jit.trace(network(name), sample(name, 2)).save(tmp_path / "m")
-    loaded = load(tmp_path / "m", example=(sample(name, 2),))
+    loaded = load(tmp_path / "m", example=(sample(name, 2),), trust_pickle=True)
     assert loaded.notes == ()
     agrees(loaded.model, name)
     names = dict(loaded.model.module().named_parameters()).keys()
@@ -251,8 +251,8 @@ def test_traced_torchscript_is_converted_with_its_parameters(name, tmp_path):
 
 def test_scripted_torchscript_is_converted_and_needs_a_shape(tmp_path):
     torch.jit.script(network("digits_cnn")).save(tmp_path / "m")
-    fails(tmp_path / "m", "give --input-shape")
-    loaded = load(tmp_path / "m", input_shapes=SHAPES, arch=ARCH)
+    fails(tmp_path / "m", "give --input-shape", trust_pickle=True)
+    loaded = load(tmp_path / "m", input_shapes=SHAPES, arch=ARCH, trust_pickle=True)
     assert loaded.notes == (f"--arch {ARCH} isn't needed: the file holds the network",)
     agrees(loaded.model)
 
@@ -275,7 +275,7 @@ def test_every_kind_of_traced_convolution_is_named_and_right(tmp_path):
     torch.manual_seed(0)
     module, x = Transposed().eval(), torch.randn(2, 2, 9)
     torch.jit.trace(module, x).save(tmp_path / "m")
-    model = load(tmp_path / "m", input_shapes=((1, 2, 9),)).model
+    model = load(tmp_path / "m", input_shapes=((1, 2, 9),), trust_pickle=True).model
     assert torch.allclose(model.module()(x), module(x), atol=1e-5)
     targets = {str(n.target) for n in model.program.graph.nodes if "conv" in str(n.target)}
     assert targets == {
@@ -304,7 +304,7 @@ def test_torchscript_with_the_batch_baked_in_gets_a_static_batch(tmp_path):
         for batch in (1, 4):
             torch.jit.trace(Baked(), torch.randn(batch, 3)).save(tmp_path / f"m{batch}")
     for batch in (1, 4):
-        loaded = load(tmp_path / f"m{batch}", input_shapes=((batch, 3),))
+        loaded = load(tmp_path / f"m{batch}", input_shapes=((batch, 3),), trust_pickle=True)
         assert loaded.notes[0].startswith(f"static batch of {batch}: ")
         x = torch.randn(6, 3)
         (out,) = runner(loaded.model)((x.numpy(),))
@@ -313,7 +313,8 @@ def test_torchscript_with_the_batch_baked_in_gets_a_static_batch(tmp_path):
 
 def test_torchscript_that_does_not_convert_names_the_way_out(tmp_path):
     torch.jit.script(Search()).save(tmp_path / "m")
-    fails(tmp_path / "m", "export the original module with torch.export", input_shapes=((1, 3),))
+    why = "export the original module with torch.export"
+    fails(tmp_path / "m", why, input_shapes=((1, 3),), trust_pickle=True)
 
 
 def exported(path: Path, module: nn.Module, args, shapes=None, decompose: bool = False, **kwargs):
@@ -457,7 +458,7 @@ def test_nothing_is_printed(tmp_path, capfd):
     exported(tmp_path / "p.pt2", network("digits_cnn"), (sample("digits_cnn", 2),))
     capfd.readouterr()
     for name in ("w.pt", "s.pt", "p.pt2"):
-        model = load(tmp_path / name, arch=ARCH, input_shapes=SHAPES).model
+        model = load(tmp_path / name, arch=ARCH, input_shapes=SHAPES, trust_pickle=True).model
         save(model, tmp_path / "out.pt2")
         load(tmp_path / "out.pt2")
     assert capfd.readouterr() == ("", "")
