@@ -21,7 +21,7 @@ from torch.export.pt2_archive._package import load_pt2
 from edgeprune.errors import ModelError
 from edgeprune.model.container import Container, open_container
 from edgeprune.model.pickles import is_zip, read_tensors, rewritten
-from edgeprune.model.program import quietly, reason
+from edgeprune.model.program import quietly, reason, tensors
 from edgeprune.model.screen import NeedsTrust, check_program, parse, payload
 
 __all__ = ["MARK", "is_archive", "open_archive"]
@@ -75,6 +75,8 @@ def open_archive(path: Path, *, trusted: bool = False) -> tuple[ExportedProgram,
             with quietly():
                 importlib.import_module(_QUANTIZED)
                 program, about = _load(source, old=_OLD in archive)
+                program.graph.lint()
+                tensors(program)  # or it has no inputs that could be told
         except Exception as error:  # a damaged archive raises anything
             text = reason(error)
             raise ModelError(f"{path}: not a program that this torch can load: {text}") from error
@@ -98,7 +100,7 @@ def _screened(archive: Container, path: Path) -> io.RawIOBase:
         ModelError: It holds such a thing, is damaged, or beyond the limits.
     """
     kept: dict[str, bytes] = {}
-    tensors: set[str] = set()
+    weights: set[str] = set()
     for name in archive:
         with _named(path, name):
             if name in _PLAIN:
@@ -108,7 +110,7 @@ def _screened(archive: Container, path: Path) -> io.RawIOBase:
                 check_program(parse(kept[name], name), name)
             elif match := _TABLE.fullmatch(name):
                 kept[name] = archive.read(name, _GRAPH)
-                tensors |= payload(parse(kept[name], name), name, match[1], archive)
+                weights |= payload(parse(kept[name], name), name, match[1], archive)
             elif _PICKLED.fullmatch(name):
                 kept[name] = _repickled(archive.read(name, _GRAPH))
             elif name == f"extra/{MARK}":
@@ -117,7 +119,7 @@ def _screened(archive: Container, path: Path) -> io.RawIOBase:
                 raise NeedsTrust("holds compiled code, which would run code from the file")
             elif not _LEFT.match(name):
                 raise ModelError(f"{name}: torch.export.save writes no such member")
-    return archive.rewritten(kept, tensors)
+    return archive.rewritten(kept, weights)
 
 
 @contextmanager

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from torch.export import ExportedProgram
 
-from edgeprune.errors import ModelError
+from edgeprune.errors import EdgepruneError, ModelError
 from edgeprune.model.archive import open_archive
 from edgeprune.model.capture import as_model, capture
 from edgeprune.model.carrier import Event, Model
@@ -15,6 +16,7 @@ from edgeprune.model.checkpoint import choose
 from edgeprune.model.finite import require_finite
 from edgeprune.model.foreign import adopt
 from edgeprune.model.kinds import Kind, recognise
+from edgeprune.model.program import reason
 from edgeprune.model.shapes import Axes, Shapes, examples, fit, said_axes, zeros
 from edgeprune.model.store import from_archive
 from edgeprune.model.torchscript import convert, open_torchscript
@@ -134,6 +136,17 @@ def _program(given: _Given, trusted: bool) -> Loaded:
         ModelError: As ``load``.
     """
     program, about = open_archive(given.path, trusted=trusted)
+    try:
+        return _taken(given, program, about)
+    except EdgepruneError:
+        raise
+    except Exception as error:  # a graph that contradicts itself raises anything
+        raise ModelError(
+            f"{given.path}: not a program that can be used: {reason(error)}"
+        ) from error
+
+
+def _taken(given: _Given, program: ExportedProgram, about: str) -> Loaded:
     if about:
         model = from_archive(program, about, given.path)
         wanted = zeros((i.shape, i.dtype) for i in model.inputs)

@@ -25,6 +25,9 @@ _DEEPEST = 200
 """Levels of tables and lists in a JSON document."""
 _LONGEST = 10_000
 """Characters of a symbolic size."""
+_NODES, _ARGUMENTS = 1_000, 8
+"""Parts of a symbolic size, and arguments of a function in it, each of which sympy compares with
+all others."""
 _ALL = 2_000_000
 """Characters of all symbolic sizes together."""
 _BITS = 65_536
@@ -215,7 +218,12 @@ def _check_expression(value: Any) -> None:
         tree = ast.parse(value, mode="eval")
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         raise _runs("a size that is no arithmetic") from None
-    if not all(_is_arithmetic(node) for node in ast.walk(tree)):
+    nodes = list(ast.walk(tree))
+    if len(nodes) > _NODES or any(
+        isinstance(node, ast.Call) and len(node.args) > _ARGUMENTS for node in nodes
+    ):
+        raise ModelError(f"the symbolic size {value[:40]!r} is too long to be looked through")
+    if not all(_is_arithmetic(node) for node in nodes):
         raise _runs("a size that is no arithmetic")
     # sympy reads decimals exactly, with exponents of any length
     large = re.search(r"[\d.][eE][+-]?\d{3}", value)
