@@ -114,6 +114,12 @@ def _nothing(case: Case, result: Result) -> Iterator[_Finding]:
     if not result.manifest.artifacts:
         reason = "It names no artifact, so there is nothing that could be judged."
         yield _Finding("integrity/missing", case.path, reason)
+        return
+    named = {artifact.file for artifact in result.manifest.artifacts}
+    for name in result.manifest.files:
+        if name not in named and PurePosixPath(name).suffix in (".onnx", ".tflite"):
+            reason = f"It lists {plain(name)} and names no artifact of it, so nothing judges that."
+            yield _Finding("integrity/missing", case.path, reason)
     for lacking in result.manifest.missing:
         reason = f"It could not be made in {lacking.numerics}: {plain(lacking.reason)}"
         yield _Finding("integrity/missing", result.folder / plain(lacking.file), reason)

@@ -360,3 +360,15 @@ def test_half_a_character_is_no_text(folder: Path, key: str) -> None:
     edit(folder, lambda data: data[key].update({"\ud800": "0" * 64}), seal=True)
     with pytest.raises(InputError, match="is no JSON, so no Manifest"):
         checked(folder)
+
+
+def test_a_model_file_that_is_no_artifact_any_more(folder: Path) -> None:
+    made.lite(folder / "model.tflite")
+
+    def listed(data: dict[str, Any]) -> None:
+        data["files"]["model.tflite"] = digest(folder / "model.tflite")
+
+    edit(folder, listed, seal=True)
+    (found,) = failures(checked(folder))
+    assert found[0] == "integrity/missing"
+    assert "model.tflite" in found[1]
