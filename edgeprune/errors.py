@@ -31,6 +31,7 @@ __all__ = [
     "MissingExtra",
     "ModelError",
     "OutputError",
+    "calling",
     "naming",
     "nearest",
 ]
@@ -87,6 +88,29 @@ class CheckFailed(EdgepruneError):
 
 class DeviceError(EdgepruneError):
     """A device or a measuring process could not be reached, or died."""
+
+
+@contextmanager
+def calling(function: str, kind: type[InputError]) -> Iterator[None]:
+    """Call a function of the user's: whatever it raises is bad input, and names it.
+
+    Args:
+        function: Its name, as the user gave it.
+        kind: Of the error.
+
+    Raises:
+        InputError: It raised something, ``SystemExit`` included; only Ctrl-C goes through.
+    """
+    try:
+        yield
+    except (InputError, KeyboardInterrupt):
+        raise
+    except SystemExit as left:
+        raise kind(f"{function}: ended Python (SystemExit: {left.code})") from left
+    except BaseException as error:
+        lines = str(error).splitlines()
+        told = f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+        raise kind(f"{function}: {told}") from error
 
 
 @contextmanager

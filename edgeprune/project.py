@@ -15,6 +15,7 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from edgeprune.errors import ConfigError, nearest
 from edgeprune.gate.judged import Place
+from edgeprune.reading import exists
 from edgeprune.target import Budgets, Target, find_target
 from edgeprune.toml import Config, parse
 
@@ -160,7 +161,7 @@ class ProjectFile:
             ConfigError: There is no such target.
         """
         own = self.folder / target
-        is_own = own.suffix == ".toml" and _is_there(own)
+        is_own = own.suffix == ".toml" and exists(own)
         found = find_target(str(own) if is_own else target, self.folder)
         limits = found.budgets
         for tables in (self.project.budgets, self.project.models[name].budgets):
@@ -218,13 +219,6 @@ def find_project(folder: Path) -> ProjectFile | None:
         if (place / ".git").exists():
             return None
     return None
-
-
-def _is_there(path: Path) -> bool:
-    try:
-        return path.exists()
-    except OSError:  # a name that is too long
-        return False
 
 
 def _read(path: Path) -> ProjectFile | None:

@@ -17,7 +17,8 @@ from typing import Any, TypeVar, get_args, get_origin
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_core import ErrorDetails
 
-from edgeprune.errors import ConfigError, nearest
+from edgeprune.errors import ConfigError, InputError, nearest
+from edgeprune.reading import regular
 
 __all__ = ["Config", "load", "parse"]
 
@@ -43,8 +44,11 @@ def load(path: Path, kind: type[T]) -> T:
             names the file and the key.
     """
     try:
+        regular(path)
         with path.open("rb") as file:
             content = file.read(_LARGEST + 1)
+    except InputError as error:
+        raise ConfigError(str(error)) from None
     except OSError as error:
         raise ConfigError(f"{path}: can't be read: {error.strerror}") from None
     if len(content) > _LARGEST:

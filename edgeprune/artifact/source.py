@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import stat
 from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,13 +17,13 @@ from typing import Protocol, overload
 
 from edgeprune.artifact import limits
 from edgeprune.errors import InputError
+from edgeprune.reading import reason, regular, shown
 
 __all__ = ["Content", "digest", "opened", "regular", "shown"]
 
 _BLOCK = 2**18
 _BLOCKS = 16
 _CHUNK = 2**20
-_SHOWN = 120
 
 
 class Content(Protocol):
@@ -37,32 +36,6 @@ class Content(Protocol):
 
     @overload
     def __getitem__(self, key: slice) -> bytes: ...
-
-
-def shown(text: str) -> str:
-    """A name out of a file, or a path, as one short line that any terminal can print.
-
-    A long one loses its middle: its end is the file's name.
-    """
-    if len(text) > _SHOWN:
-        text = f"{text[: _SHOWN // 3]}...{text[3 - _SHOWN + _SHOWN // 3 :]}"
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
-
-
-def regular(path: Path, what: str = "") -> os.stat_result:
-    """The status of ``path``, which must be a file: not a folder, a pipe or a device.
-
-    Raises:
-        InputError: It isn't there, can't be reached, or is something else.
-    """
-    name = what or shown(str(path))
-    try:
-        status = path.stat()
-    except (OSError, ValueError) as error:  # ValueError: a zero byte in the path
-        raise InputError(f"{name}: can't be read: {_reason(error)}") from None
-    if not stat.S_ISREG(status.st_mode):
-        raise InputError(f"{name}: {_kind(status.st_mode)}, where a file is needed")
-    return status
 
 
 @contextmanager
@@ -85,7 +58,7 @@ def opened(path: Path, whole: int = limits.WHOLE) -> Iterator[Content]:
             blocks = _Blocks(file, size, shown(str(path)))
             yield blocks[0:size] if size <= whole else blocks
     except OSError as error:
-        raise InputError(f"{shown(str(path))}: can't be read: {_reason(error)}") from None
+        raise InputError(f"{shown(str(path))}: can't be read: {reason(error)}") from None
 
 
 def digest(path: Path) -> str:
@@ -101,7 +74,7 @@ def digest(path: Path) -> str:
             while chunk := file.read(_CHUNK):
                 summary.update(chunk)
     except OSError as error:
-        raise InputError(f"{shown(str(path))}: can't be read: {_reason(error)}") from None
+        raise InputError(f"{shown(str(path))}: can't be read: {reason(error)}") from None
     return summary.hexdigest()
 
 
@@ -157,12 +130,3 @@ class _Blocks:
             parts.append(part)
             count -= len(part)
         return parts[0] if len(parts) == 1 else b"".join(parts)
-
-
-def _reason(error: Exception) -> str:
-    return (error.strerror if isinstance(error, OSError) else None) or str(error)
-
-
-def _kind(mode: int) -> str:
-    kinds = ((stat.S_ISDIR, "a folder"), (stat.S_ISFIFO, "a pipe"), (stat.S_ISSOCK, "a socket"))
-    return next((kind for test, kind in kinds if test(mode)), "a device")

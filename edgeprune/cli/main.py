@@ -19,7 +19,8 @@ import typer
 from typer.main import get_command
 
 from edgeprune import __version__
-from edgeprune.errors import EdgepruneError, MissingExtra
+from edgeprune.errors import EdgepruneError, InputError, MissingExtra
+from edgeprune.reading import reason, shown
 
 __all__ = ["application", "main", "program"]
 
@@ -118,6 +119,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if sys.stdout is None:  # closed by who called
         sys.stdout = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115
     try:
+        _look_around()
         command = _unfolded(get_command(application(given[0] if given else "")))
         code = command.main(
             args=[argument for argument in given if argument != "--debug"],
@@ -128,12 +130,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (BrokenPipeError, SystemExit) as left:
         # Both click and rich make 1 of it, which means a broken budget here.
         if not isinstance(left.__context__ or left, BrokenPipeError):
-            raise
+            print(f"error: code that was loaded ended Python (SystemExit: {left})", file=sys.stderr)
+            return 2
         _forget_output()  # its reader has left
         return _UNREAD
     except (KeyboardInterrupt, typer.Abort):
         code = _INTERRUPTED
-    except Exception as error:
+    except BaseException as error:  # the user's code raises anything
         if debug:
             traceback.print_exc()
         line, code = _explain(error)
@@ -154,6 +157,16 @@ def program() -> NoReturn:
     sys.exit(code)
 
 
+def _look_around() -> None:
+    """Refuse to start in a folder that was removed: relative paths lead nowhere there."""
+    try:
+        os.getcwd()  # noqa: PTH109 - the same call
+    except OSError as error:
+        raise InputError(
+            f"the working folder can't be used: {error.strerror}; change into another one"
+        ) from None
+
+
 def _end_orderly() -> None:
     """Let a terminal that closes, or a service that stops, do what Ctrl-C does."""
     if threading.current_thread() is not threading.main_thread():
@@ -168,7 +181,7 @@ def _forget_output() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _is_full(error: Exception) -> bool:
+def _is_full(error: BaseException) -> bool:
     """Whether standard output is a file without space: what a run writes itself names its file."""
     return isinstance(error, OSError) and error.errno == errno.ENOSPC and error.filename is None
 
@@ -182,7 +195,7 @@ def _interrupted(given: list[str]) -> str:
     return f"interrupted; go on with: {shlex.join(['edgeprune', *again, '--resume'])}"
 
 
-def _explain(error: Exception) -> tuple[str, int]:
+def _explain(error: BaseException) -> tuple[str, int]:
     """What to tell the user about an error, in one line, and the exit code; nothing where typer
     has shown the help instead."""
     if isinstance(error, ModuleNotFoundError) and error.name is not None:
@@ -199,6 +212,10 @@ def _explain(error: Exception) -> tuple[str, int]:
     text = " ".join(str(error).split())
     if _is_full(error):
         return "error: standard output can't be written: no space left on its device", 2
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"error: {shown(os.fsdecode(error.filename))}: {reason(error)}", 2
+    if isinstance(error, MemoryError):
+        return f"error: there isn't enough memory{f': {text}' if text else ''}", 2
     return (
         f"error: internal: {type(error).__name__}: {text}; "
         "run again with --debug for the traceback",

@@ -15,7 +15,7 @@ from edgeprune.data.fitting import Placed, fitted, is_picture, place, rows_first
 from edgeprune.data.layout import EVALUATION_NAMES, TRAIN_NAMES, choose_splits
 from edgeprune.data.pool import Found, Rows
 from edgeprune.data.spec import DataSpec, Layout, Source
-from edgeprune.errors import DataError, nearest
+from edgeprune.errors import DataError, calling, nearest
 from edgeprune.model import Wanted
 from edgeprune.progress import Progress, Silent
 
@@ -234,6 +234,9 @@ def checked(
     count = len(rows[first])
     if count == 0:
         raise DataError(f"{where}: array '{first}' has no rows")
+    for name, array in arrays.items():
+        if array.size == 0:  # of any number of rows, which would each be looked at
+            raise DataError(f"{where}: array '{name}' has shape {list(array.shape)}, so no values")
     good = np.ones(count, np.bool_)
     for (name, array), axis in zip(rows.items(), placed.axes, strict=True):
         if axis is not None and len(array) != count:
@@ -365,9 +368,7 @@ def as_arrays(values: Mapping[str, Any], where: str) -> dict[str, NDArray[Any]]:
     """
     found = {}
     for name, value in values.items():
-        try:
+        with calling(f"{where}: '{name}' is no array", DataError):  # it may be an object of theirs
             plain = value.detach().cpu().numpy() if isinstance(value, Tensor) else value
             found[str(name)] = np.asarray(plain)
-        except (TypeError, ValueError) as error:
-            raise DataError(f"{where}: '{name}' is no array: {error}") from None
     return found

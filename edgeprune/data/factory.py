@@ -19,7 +19,7 @@ from edgeprune.data.arrays import ArrayPool, as_arrays, checked, found_arrays, l
 from edgeprune.data.fitting import is_picture, takes_integers, unstacked
 from edgeprune.data.pool import Found, Rows, watched
 from edgeprune.data.spec import DataSpec
-from edgeprune.errors import DataError, MissingExtra
+from edgeprune.errors import DataError, MissingExtra, calling
 from edgeprune.model import Wanted
 from edgeprune.progress import Progress
 
@@ -56,11 +56,13 @@ def open_factory(
     where = str(spec.source.factory)
     with _current_folder_importable(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        made = _call(where)
-        if isinstance(made, Mapping):
-            arrays = as_arrays(made, where)
+        with calling(where, DataError):
+            made = _call(where)
+            arrays = as_arrays(made, where) if isinstance(made, Mapping) else None
+            listed = hasattr(made, "__getitem__") and hasattr(made, "__len__")
+        if arrays is not None:
             return found_arrays(arrays.__getitem__, list(arrays), spec, where, wanted)
-        if hasattr(made, "__getitem__") and hasattr(made, "__len__"):
+        if listed:
             return _open_dataset(made, spec, where, memory, progress, wanted)
     raise DataError(
         f"{where}: returned {type(made).__name__}; needed is a dictionary of arrays, or a torch "
@@ -81,16 +83,7 @@ def _current_folder_importable() -> Iterator[None]:
 
 def _call(name: str) -> Any:
     module, _, attribute = name.partition(":")
-    try:
-        function = getattr(importlib.import_module(module), attribute)
-        return function()
-    except Exception as error:  # the user's code raises anything
-        raise DataError(f"{name}: {_reason(error)}") from error
-
-
-def _reason(error: Exception) -> str:
-    lines = str(error).splitlines()
-    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+    return getattr(importlib.import_module(module), attribute)()
 
 
 @dataclass(frozen=True)
@@ -135,14 +128,16 @@ def _open_dataset(
     progress: Progress,
     wanted: Sequence[Wanted],
 ) -> Found:
-    if len(dataset) == 0:
+    with calling(where, DataError):
+        count = len(dataset)
+    if count == 0:
         raise DataError(f"{where}: returned an empty dataset")
     first, _ = _item(dataset, 0, where)
-    keep = sum(array.nbytes for array in first) * len(dataset) <= memory
+    keep = sum(array.nbytes for array in first) * count <= memory
     kept: list[tuple[NDArray[Any], ...]] = []
     labels: list[int | None] = []
     digest = hashlib.sha256()
-    for row in watched(range(len(dataset)), f"reading {where}", progress):
+    for row in watched(range(count), f"reading {where}", progress):
         inputs, label = _item(dataset, row, where)
         labels.append(label)
         for array in inputs:
@@ -159,7 +154,7 @@ def _open_dataset(
     if keep:
         return _in_memory(_stacked(kept, where), known, spec, where, wanted)
     plain = _with_source(spec, batch_axis=())
-    every = {"items": np.arange(len(dataset))}
+    every = {"items": np.arange(count)}
     numbers = checked(every, ("y", np.array(known)) if known else None, plain, where)
     pool = _Items(dataset, numbers.inputs[0], numbers.labels, spec, where, wanted)
     sample = pool.batch(np.arange(1))
@@ -172,7 +167,7 @@ def _open_dataset(
         eight_bit=is_picture(one) and not takes_integers(wanted[0] if wanted else None),
         layout=layout_of(one, spec.source, where) if whole else None,
         preprocessing=spec.preprocessing,
-        facts=(f"{len(dataset)} items\t{digest.hexdigest()}\t{known}",),
+        facts=(f"{count} items\t{digest.hexdigest()}\t{known}",),
         notes=(*numbers.left_out, *sample.left_out),
         axes=sample.axes,
     )
@@ -200,13 +195,13 @@ def _in_memory(
 
 def _item(dataset: Any, row: int, where: str) -> tuple[tuple[NDArray[Any], ...], int | None]:
     """Inputs and label of one item."""
-    try:
+    with calling(f"{where}: item {row}", DataError):
         item = dataset[row]
-    except Exception as error:  # the user's code raises anything
-        raise DataError(f"{where}: item {row}: {_reason(error)}") from error
-    parts = list(item) if isinstance(item, (tuple, list)) else [item]
-    if len(parts) > 1 and isinstance(parts[0], (tuple, list)):
-        parts = [*parts[0], *parts[1:]]
+        parts = list(item) if isinstance(item, (tuple, list)) else [item]
+        if len(parts) > 1 and isinstance(parts[0], (tuple, list)):
+            parts = [*parts[0], *parts[1:]]
+    if not parts:
+        raise DataError(f"{where}: item {row}: has no inputs")
     label = None
     if len(parts) > 1:
         last = as_arrays({"y": parts[-1]}, where)["y"]

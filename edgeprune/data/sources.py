@@ -29,9 +29,10 @@ from edgeprune.data.spec import DataSpec, Preprocessing, Source, find_spec, list
 from edgeprune.data.split import divide, generator
 from edgeprune.data.transform import Transform
 from edgeprune.data.tree import checksum, listing, open_tree
-from edgeprune.errors import DataError, nearest
+from edgeprune.errors import DataError, InputError, nearest
 from edgeprune.model import Wanted
 from edgeprune.progress import Progress, Silent
+from edgeprune.reading import exists, regular, shown
 
 __all__ = ["open_data", "resolve"]
 
@@ -124,7 +125,7 @@ def resolve(name: str, path: Path | None = None) -> DataSpec:
     """
     head, equals, tail = name.partition("=")
     known = list_specs()
-    if equals and (head in known or head.endswith(".toml")) and not Path(name).exists():
+    if equals and (head in known or head.endswith(".toml")) and not exists(Path(name)):
         if path is not None and path != Path(tail):
             raise DataError(f"data '{name}': gives a path, and {path} is given too")
         name, path = head, Path(tail)
@@ -135,13 +136,13 @@ def resolve(name: str, path: Path | None = None) -> DataSpec:
             f"no data spec '{name}'{nearest(name, known)}; known: {', '.join(known)}; "
             "only a spec takes a path"
         )
-    if Path(name).exists():
+    if exists(Path(name)):
         return _look(Path(name))
     if _FACTORY.fullmatch(name):
         return DataSpec(schema_version=1, name=name, source=Source(kind="factory", factory=name))
     raise DataError(
-        f"no data '{name}'{nearest(name, known)}; give a spec ({', '.join(known)}), an existing "
-        "image folder, .zip, .npz or datasets folder, or package.module:factory"
+        f"no data '{shown(name)}'{nearest(name, known)}; give a spec ({', '.join(known)}), an "
+        "existing image folder, .zip, .npz or datasets folder, or package.module:factory"
     )
 
 
@@ -154,14 +155,16 @@ def _with_path(spec: DataSpec, path: Path | None) -> DataSpec:
     path = path or source.path
     if path is None:
         raise DataError(f"data {spec.name}: where is it? --data {spec.name}=PATH")
-    if not path.exists():
-        raise DataError(f"data {spec.name}: {path} isn't there")
+    if not exists(path):
+        raise DataError(f"data {spec.name}: {shown(str(path))} isn't there")
+    _no_device(path)
     return spec.model_copy(update={"source": source.model_copy(update={"path": path})})
 
 
 def _look(path: Path) -> DataSpec:
     """The spec of a path without one."""
     name = path.resolve().name
+    _no_device(path)
     if path.is_dir():
         kind: Any = "datasets" if is_hub_folder(path) else "images"
     elif is_npz(path):
@@ -176,6 +179,15 @@ def _look(path: Path) -> DataSpec:
             "a spec's .toml, package.module:factory"
         )
     return DataSpec(schema_version=1, name=name, source=Source(kind=kind, path=path))
+
+
+def _no_device(path: Path) -> None:
+    """Refuse what is neither a folder nor a file: a pipe waits, and a device may have no end."""
+    if not path.is_dir():
+        try:
+            regular(path)
+        except InputError as error:
+            raise DataError(str(error)) from None
 
 
 def _check_sum(spec: DataSpec, where: str) -> None:

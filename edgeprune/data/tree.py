@@ -9,6 +9,7 @@ from typing import Protocol
 
 from edgeprune.data.pool import SampleError
 from edgeprune.errors import DataError
+from edgeprune.profiler.npz import open_member
 
 __all__ = ["FolderTree", "Tree", "ZipTree", "checksum", "open_tree"]
 
@@ -112,7 +113,9 @@ class ZipTree:
         if member.file_size > _FILE_LIMIT:
             raise SampleError(f"{self.path}/{name}: larger than {_FILE_LIMIT >> 20} MiB")
         try:
-            return self._zip.read(member)
+            with open_member(self._zip, member) as file:
+                content: bytes = file.read(member.file_size)
+            return content
         except Exception as error:  # hostile bytes raise anything: zlib, struct, zipfile errors
             raise SampleError(f"{self.path}/{name}: can't be read: {error}") from None
 

@@ -2,7 +2,6 @@
 """Ask a version on a board what it answers, and hold it against what it should answer."""
 
 import tempfile
-import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from edgeprune.deploy.board import Board
 from edgeprune.deploy.health import Difference, Expected, compare, read_batch
 from edgeprune.deploy.release import Release
 from edgeprune.errors import CheckFailed, DeviceError, InputError
+from edgeprune.profiler.npz import opened
 
 __all__ = ["Ask", "Checked", "check_command", "check_outputs", "require_health"]
 
@@ -96,7 +96,7 @@ def _run(board: Board, remote: str, ask: Ask, inputs: Path, outputs: Path) -> st
 
 def _read(board: Board, path: Path) -> dict[str, np.ndarray[Any, Any]]:
     try:
-        with np.load(path, allow_pickle=False) as file:
-            return {name: file[name] for name in file.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        with opened(path) as file:
+            return {name: file.read(name) for name in file.names}
+    except InputError as error:
         raise DeviceError(f"{board.name}: the outputs can't be read: {error}") from None

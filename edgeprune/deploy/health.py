@@ -8,7 +8,6 @@ lies between two steps. So every output has a tolerance, set where the outputs w
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from edgeprune.errors import CheckFailed, InputError
+from edgeprune.errors import CheckFailed
 
 if TYPE_CHECKING:  # manifests are read without it
     import numpy as np
@@ -84,16 +83,13 @@ def read_batch(path: Path, artifact: str, expected: Expected) -> Batch:
     Raises:
         InputError: They aren't there.
     """
-    import numpy as np
+    from edgeprune.profiler.npz import opened
 
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            return Batch(
-                tuple(file[f"{artifact}:input:{k}"] for k in range(len(expected.inputs))),
-                tuple(file[f"{artifact}:output:{k}"] for k in range(len(expected.outputs))),
-            )
-    except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise InputError(f"{path}: lacks the health data of {artifact}: {error}") from None
+    with opened(path) as file:
+        return Batch(
+            tuple(file.read(f"{artifact}:input:{k}") for k in range(len(expected.inputs))),
+            tuple(file.read(f"{artifact}:output:{k}") for k in range(len(expected.outputs))),
+        )
 
 
 def compare(

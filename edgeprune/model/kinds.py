@@ -10,6 +10,7 @@ from pathlib import Path
 from edgeprune.errors import ModelError
 from edgeprune.model.archive import is_archive
 from edgeprune.model.container import open_container
+from edgeprune.reading import reason, regular, shown
 
 __all__ = ["Kind", "recognise"]
 
@@ -39,16 +40,18 @@ def recognise(path: Path) -> Kind:
     Raises:
         ModelError: It isn't there, can't be read, is empty, damaged, or no model.
     """
-    if path.is_dir():
-        raise ModelError(f"{path}: a folder, not a model file; give one of: {_KNOWN}")
     try:
+        if path.is_dir():
+            raise ModelError(f"{path}: a folder, not a model file; give one of: {_KNOWN}")
+        if path.exists():
+            regular(path)  # a pipe would wait, and a device may have no end
         with path.open("rb") as file:
             head = file.read(4096)
             size = file.seek(0, io.SEEK_END)
     except FileNotFoundError:
         raise ModelError(f"{path}: there is no such file") from None
-    except OSError as error:
-        raise ModelError(f"{path}: can't be read: {error.strerror or error}") from None
+    except (OSError, ValueError) as error:  # ValueError: a zero byte in the path
+        raise ModelError(f"{shown(str(path))}: can't be read: {reason(error)}") from None
     if not head:
         raise ModelError(f"{path}: the file is empty")
     if head.startswith(b"PK\x03\x04"):

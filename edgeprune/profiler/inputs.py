@@ -6,7 +6,6 @@ Runs on the device: standard library and numpy, Python 3.8 or newer.
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edgeprune.errors import InputError, naming
+from edgeprune.profiler.npz import opened
 from edgeprune.profiler.runtime import TensorSpec
 
 __all__ = ["job_inputs", "random_inputs", "real_inputs"]
@@ -61,24 +61,21 @@ def real_inputs(specs: Sequence[TensorSpec], path: Path, *, whole: bool = False)
     Raises:
         InputError: The file can't be read, or its arrays don't fit the inputs.
     """
-    if not zipfile.is_zipfile(path):
-        raise InputError(f"{path}: can't be read as .npz: there is no such file, or it is another")
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
-        raise InputError(f"{path}: can't be read as .npz: {error}") from None
-    if not all(spec.name in arrays for spec in specs):
-        if len(arrays) != len(specs):
-            names = ", ".join(spec.name for spec in specs)
-            raise InputError(
-                f"{path}: holds {', '.join(arrays) or 'nothing'}, the inputs are {names}; "
-                "name the arrays so"
-            )
-        values = list(arrays.values())
-        arrays = {spec.name: values[index] for index, spec in enumerate(specs)}
-    size = specs[0].shape[0] if specs and specs[0].shape else None
-    return [_fit(spec, arrays[spec.name], path, size, whole) for spec in specs]
+    wanted = [spec.name for spec in specs]
+    with opened(path) as file:
+        names = wanted
+        if not all(name in file.names for name in wanted):
+            if len(file.names) != len(wanted):
+                raise InputError(
+                    f"{path}: holds {', '.join(file.names)}, the inputs are "
+                    f"{', '.join(wanted)}; name the arrays so"
+                )
+            names = list(file.names)
+        size = specs[0].shape[0] if specs and specs[0].shape else None
+        return [
+            _fit(spec, file.read(names[index]), path, size, whole)
+            for index, spec in enumerate(specs)
+        ]
 
 
 def _random(spec: TensorSpec, generator: np.random.Generator, given: dict[str, int]) -> Array:

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What can't be used ends with 2, one clear line, no traceback, and nothing written."""
 
+import errno
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -285,3 +287,124 @@ def test_a_result_of_someone_else_is_left_alone(
     shutil.copy(digits_pt2, mine / "thesis.pt2")
     arguments = ["compress", str(digits_pt2), "-t", "rpi4", "-o", str(tmp_path / "out")]
     assert "left alone" in refused([*arguments, "--overwrite"], tmp_path, capsys)
+
+
+def pipe(folder: Path, name: str) -> Path:
+    os.mkfifo(folder / name)
+    return folder / name
+
+
+def endless(folder: Path, name: str) -> Path:
+    (folder / name).symlink_to("/dev/zero")
+    return folder / name
+
+
+def circle(folder: Path, name: str) -> Path:
+    (folder / name).symlink_to(name)
+    return folder / name
+
+
+def long(folder: Path, name: str) -> Path:
+    return folder / ("x" * 300 + name)
+
+
+def longer(folder: Path, name: str) -> Path:
+    return folder / "/".join(["d" * 200] * 30) / name
+
+
+def below_a_file(folder: Path, name: str) -> Path:
+    return written(folder / "file", b"mine") / name
+
+
+def nested(folder: Path, name: str) -> Path:
+    return written(folder / name, b'{"a":' * 100_000)
+
+
+@pytest.mark.parametrize("make", [pipe, endless, circle, long, longer, below_a_file, nested])
+@pytest.mark.parametrize(
+    ("name", "command"),
+    [
+        ("m.pt2", ["inspect"]),
+        ("m.safetensors", ["inspect"]),
+        ("x.npz", ["compress", "MODEL", "-t", "rpi4", "-o", "OUT", "--data"]),
+        ("x.zip", ["compress", "MODEL", "-t", "rpi4", "-o", "OUT", "--data"]),
+        ("x.toml", ["compress", "MODEL", "-t", "rpi4", "-o", "OUT", "--data"]),
+        ("cifar10", ["compress", "MODEL", "-t", "rpi4", "-o", "OUT", "--data", "cifar10="]),
+        ("x.toml", ["compress", "MODEL", "-t", "rpi4", "-o", "OUT", "--recipe"]),
+        ("x.toml", ["compress", "MODEL", "-o", "OUT", "-t"]),
+        ("x.toml", ["targets", "show"]),
+        ("x.safetensors", ["ticket", "show"]),
+        ("x.onnx", ["profile"]),
+        ("x.onnx", ["check"]),
+        ("x.json", ["badge", "-o", "OUT"]),
+        ("x.json", ["render", "--format", "junit"]),
+        ("x.json", ["history", "--lock"]),
+    ],
+    ids=lambda value: value if isinstance(value, str) else " ".join(value),
+)
+def test_a_path_that_leads_to_no_file(
+    make: Callable[[Path, str], Path],
+    name: str,
+    command: list[str],
+    digits_pt2: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    words = {"MODEL": str(digits_pt2), "OUT": str(tmp_path / "out")}
+    *arguments, last = [words.get(word, word) for word in command]
+    path = str(make(tmp_path, name))
+    whole = [*arguments, last + path] if last.endswith("=") else [*arguments, last, path]
+    refused(whole, tmp_path, capsys)
+
+
+def test_a_working_folder_that_is_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    assert main(["check"]) == 2
+    assert capsys.readouterr().err.startswith("error: the working folder can't be used: No such")
+
+
+class Rude(BaseException):
+    """What no handler of ``Exception`` sees."""
+
+
+@pytest.mark.parametrize(
+    ("error", "says", "code"),
+    [
+        (SystemExit(0), "SystemExit: 0", 2),
+        (MemoryError(), "there isn't enough memory", 2),
+        (OSError(errno.EIO, "I/O error", "a.bin"), "a.bin: I/O error", 2),
+        (Rude("odd"), "internal: Rude: odd", 3),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_what_no_code_expects_is_one_line(
+    error: BaseException,
+    says: str,
+    code: int,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr("edgeprune.cli.targets.list_targets", fail)
+    assert says in refused(["targets", "list"], tmp_path, capsys, code)
+
+
+def test_data_that_ends_python(
+    digits_pt2: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (tmp_path / "leaving.py").write_text("import sys\ndef data():\n    sys.exit(0)\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.dont_write_bytecode", True)
+    arguments = ["compress", str(digits_pt2), "-t", "rpi4", "-o", str(tmp_path / "out")]
+    line = refused([*arguments, "--data", "leaving:data"], tmp_path, capsys)
+    assert line == "error: leaving:data: ended Python (SystemExit: 0)"

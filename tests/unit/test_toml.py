@@ -127,7 +127,12 @@ def test_any_table_is_read_or_refused_in_one_line(table: dict[str, object]) -> N
 
 
 @pytest.mark.parametrize(
-    ("content", "told"), [(b"x = " + b"[" * 20_000, "too deeply"), (b"", "more than 1048576 bytes")]
+    ("content", "told"),
+    [
+        (b"x = " + b"[" * 20_000, "too deeply"),
+        (b"#" * 2**21, "more than 1048576 bytes"),
+        (b"", "a device, where a file is needed"),
+    ],
 )
 def test_a_file_that_means_harm(tmp_path: Path, content: bytes, told: str) -> None:
     path = tmp_path / "x.toml"

@@ -42,6 +42,33 @@ def soft(): return Made(lambda i: (x[i], 0.5))
 def some(): return Made(lambda i: (x[i], i % 2) if i else x[i])
 def nan(): return Made(lambda i: (x[i] / 0, i % 2))
 def negative(): return Made(lambda i: (x[i], -i))
+
+class Rude(BaseException): pass
+def leaves(): raise SystemExit(0)
+def rude(): raise Rude("no")
+def closed(): raise GeneratorExit
+def late_leaves(): return Made(lambda i: x[i] if i < 3 else exit(0))
+class Sized(Made):
+    def __init__(self, size): self.size = size
+    def __len__(self): return self.size
+def unsized(): return Sized("three")
+def below(): return Sized(-1)
+def generator(): return (x[i] for i in range(3))
+def loader(): return torch.utils.data.DataLoader(["a", "b"])
+def strings(): return ["a", "b"]
+def number(): return 7
+def words(): return {"x": np.array(["a"] * 20)}
+def objects(): return {"x": np.array([{}] * 20)}
+def halves(): return {"x": torch.zeros(20, dtype=torch.bfloat16)}
+def unlike(): return {"x": [[1], [1, 2]]}
+def nameless(): return {}
+class Bare:
+    def __array__(self, *_, **__): raise SystemExit(3)
+def bare_array(): return {"x": Bare()}
+def hollow(): return Made(lambda i: ())
+def items_of_none(): return Made(lambda i: None)
+def items_of_tables(): return Made(lambda i: {"x": x[i]})
+def wide(): return {"x": np.empty((2**40, 0), np.float32)}
 """
 
 
@@ -104,6 +131,26 @@ def test_random_items_come_from_the_seed_and_leave_torch_alone() -> None:
         ("some", "19 of 20 items have labels"),
         ("nan", "isn't finite"),
         ("negative", "label -1 in row 1 is out of range"),
+        ("leaves", "ended Python (SystemExit: 0)"),
+        ("rude", "Rude: no"),
+        ("closed", "GeneratorExit"),
+        ("late_leaves", "item 3: ended Python (SystemExit: 0)"),
+        ("unsized", "TypeError"),
+        ("below", "ValueError"),
+        ("generator", "returned generator; needed is a dictionary of arrays"),
+        ("loader", "returned DataLoader; needed is a dictionary of arrays"),
+        ("strings", "item 0: input 0 has type <U1"),
+        ("number", "returned int"),
+        ("words", "array 'x' has type <U1"),
+        ("objects", "array 'x' has type object"),
+        ("halves", "'x' is no array: TypeError"),
+        ("unlike", "'x' is no array: ValueError"),
+        ("nameless", "can't tell the inputs among none"),
+        ("bare_array", "'x' is no array: ended Python (SystemExit: 3)"),
+        ("hollow", "item 0: has no inputs"),
+        ("items_of_none", "item 0: input 0 has type object"),
+        ("items_of_tables", "item 0: input 0 has type object"),
+        ("wide", "has shape [1099511627776, 0], so no values"),
     ],
 )
 def test_what_cant_be_used_is_named(name: str, message: str, memory: int) -> None:

@@ -81,8 +81,8 @@ def test_the_batch_comes_back_by_place(tmp_path: Path) -> None:
     batch = read_batch(path, "m.onnx", expected(1.0))
     assert np.array_equal(batch.inputs[0], inputs)
     assert np.array_equal(batch.outputs[0], outputs)
-    with pytest.raises(InputError, match=r"lacks the health data of other\.onnx"):
+    with pytest.raises(InputError, match=r"has no array 'other\.onnx:input:0'"):
         read_batch(path, "other.onnx", expected(1.0))
     path.write_bytes(b"no zip")
-    with pytest.raises(InputError, match=r"lacks the health data of m\.onnx"):
+    with pytest.raises(InputError, match=r"can.t be read as"):
         read_batch(path, "m.onnx", expected(1.0))

@@ -80,7 +80,7 @@ def test_no_npz(tmp_path: Path, content: bytes | None) -> None:
 
 def test_pickles_in_npz_are_not_run(tmp_path: Path) -> None:
     np.savez(tmp_path / "x.npz", tokens=np.array([[{}]], dtype=object))
-    with pytest.raises(InputError, match=r"can't be read as \.npz"):
+    with pytest.raises(InputError, match=r"holds Python objects"):
         real_inputs([TOKENS], tmp_path / "x.npz")
 
 
