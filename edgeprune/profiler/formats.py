@@ -7,6 +7,7 @@ Runs on the device: standard library only, Python 3.8 or newer.
 from __future__ import annotations
 
 import os
+import stat
 from pathlib import Path
 from typing import BinaryIO
 
@@ -25,14 +26,17 @@ def detect_format(path: Path) -> str:
         InputError: The file can't be read, or is neither (a truncated ONNX file is neither).
     """
     try:
+        if not stat.S_ISREG(path.stat().st_mode):  # a pipe would wait
+            raise InputError(f"{path}: can't be read: it is no file")
         with path.open("rb") as file:
             head = file.read(8)
             if head[4:8] == b"TFL3":
                 return "tflite"
             if _is_onnx(file, path.stat().st_size):
                 return "onnx"
-    except OSError as error:
-        raise InputError(f"{path}: can't be read: {error.strerror}") from None
+    except (OSError, ValueError) as error:  # ValueError: a zero byte in the path
+        why = getattr(error, "strerror", None) or error
+        raise InputError(f"{path}: can't be read: {why}") from None
     raise InputError(f"{path}: neither an ONNX nor a TFLite file, or a truncated one")
 
 
@@ -45,7 +49,7 @@ def _is_onnx(file: BinaryIO, size: int) -> bool:
         if tag is None or not 0 < tag >> 3 <= _ONNX_LAST_FIELD:
             return False
         length = _varint(file)
-        if length is None or tag & 7 not in (0, 2):
+        if length is None or tag & 7 not in (0, 2) or (tag & 7 and length > size):
             return False
         if tag & 7 == 2:
             graph = graph or tag >> 3 == _ONNX_GRAPH_FIELD
