@@ -13,6 +13,7 @@ from edgeprune.errors import InputError
 from edgeprune.measure.onboard import measure_onboard
 from edgeprune.measure.result import Conditions, Profile
 from edgeprune.progress import Progress
+from edgeprune.reading import regular
 from edgeprune.recipe import ProfileOptions
 from edgeprune.target import Target, find_target
 
@@ -63,6 +64,8 @@ def profile(
             needs isn't there.
         DeviceError: The device can't be reached, or what measures there died.
     """
+    for path in files.values():
+        regular(path)
     address = at.named.address
     if meter is not None and address.kind not in ("local", "ssh"):
         raise InputError(f"{meter}: readings of a meter fit local and ssh devices, not {address}")

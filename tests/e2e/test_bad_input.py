@@ -320,7 +320,7 @@ def nested(folder: Path, name: str) -> Path:
     return written(folder / name, b'{"a":' * 100_000)
 
 
-@pytest.mark.parametrize("make", [pipe, endless, circle, long, longer, below_a_file, nested])
+@pytest.mark.parametrize("make", [pipe, endless, circle, long, longer, below_a_file])
 @pytest.mark.parametrize(
     ("name", "command"),
     [
@@ -336,9 +336,6 @@ def nested(folder: Path, name: str) -> Path:
         ("x.safetensors", ["ticket", "show"]),
         ("x.onnx", ["profile"]),
         ("x.onnx", ["check"]),
-        ("x.json", ["badge", "-o", "OUT"]),
-        ("x.json", ["render", "--format", "junit"]),
-        ("x.json", ["history", "--lock"]),
     ],
     ids=lambda value: value if isinstance(value, str) else " ".join(value),
 )
@@ -355,6 +352,19 @@ def test_a_path_that_leads_to_no_file(
     path = str(make(tmp_path, name))
     whole = [*arguments, last + path] if last.endswith("=") else [*arguments, last, path]
     refused(whole, tmp_path, capsys)
+
+
+@pytest.mark.parametrize("make", [endless, circle, long, longer, below_a_file, nested])
+@pytest.mark.parametrize("command", ["badge", "render --format junit", "history --lock"])
+def test_a_path_that_leads_to_no_json(
+    make: Callable[[Path, str], Path],
+    command: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    refused([*command.split(), str(make(tmp_path, "x.json"))], tmp_path, capsys)
 
 
 def test_a_working_folder_that_is_gone(
