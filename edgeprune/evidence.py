@@ -97,11 +97,35 @@ def run_report(job: Job, run: Run, steps: Sequence[Step], found: Measured) -> Ru
         missing=steps[-1].report.missing,
         profile=host.figures,
         device=_device_report(found.device),
-        verdicts=judge(job.target.budgets, figures, target=job.target, device=there),
+        verdicts=judge(
+            job.target.budgets,
+            figures,
+            target=job.target,
+            device=there,
+            losses=_losses(steps, figures),
+        ),
         not_measured=(*_not_measured(job, run), *host.not_measured),
         machine=host.machine,
         versions=versions(),
     )
+
+
+def _losses(
+    steps: Sequence[Step], figures: Mapping[str, Mapping[str, Figure]]
+) -> dict[str, dict[str, float]]:
+    """By artifact, the points lost by pruning with its fine-tuning, by quantization, by export."""
+    *_, tuned, small, _ = (step.report.figures.get("drop") for step in steps)
+    if tuned is None or small is None:
+        return {}
+    return {
+        file: {
+            "pruning": tuned.value,
+            "quantization": small.value - tuned.value,
+            "export": known["drop"].value - small.value,
+        }
+        for file, known in figures.items()
+        if "drop" in known
+    }
 
 
 def result_files(report: RunReport, run: Run, final: Step) -> dict[str, Path | str]:

@@ -34,6 +34,12 @@ _KINDS: dict[Name, _Kind] = {
     "memory": _Kind("memory_peak", "B", True, "peak memory", "prune more, or use smaller inputs"),
     "drop": _Kind("drop", "points", False, "drop", "prune less, or fine-tune longer"),
 }
+_REMEDIES = {
+    "pruning": "prune less, or fine-tune longer",
+    "quantization": "choose other --numerics, or calibrate with more samples",
+    "export": "use the file of the other format, or other --numerics",
+}
+"""What helps against a drop, by the stage that made it."""
 _MEMORIES = {"arena": "tensor arena", "memory_wasm": "WebAssembly memory"}
 _WIDER = "measure longer on a quiet machine, or leave more room"
 _WIDER_ARENA = "it lies within what pointers of 32 bits may save; leave more room"
@@ -45,7 +51,12 @@ def merge(budgets: Budgets, overrides: Budgets) -> Budgets:
 
 
 def judge(
-    budgets: Budgets, figures: Figures, *, target: Target, device: Figures | None
+    budgets: Budgets,
+    figures: Figures,
+    *,
+    target: Target,
+    device: Figures | None,
+    losses: Mapping[str, Mapping[str, float]] | None = None,
 ) -> tuple[Verdict, ...]:
     """Judge every artifact by every budget that is set.
 
@@ -59,9 +70,15 @@ def judge(
         figures: Of each artifact (and of no other file), by its name.
         target: The device that the budgets are for.
         device: What was measured on that device, by artifact; ``None``: nothing was.
+        losses: By artifact, the points that each stage lost, where that is known: the advice on a
+            drop is about the stage that lost most.
     """
     return tuple(
-        _verdict(name, limit, _Case(artifact, figures[artifact], target, device))
+        _verdict(
+            name,
+            limit,
+            _Case(artifact, figures[artifact], target, device, (losses or {}).get(artifact, {})),
+        )
         for artifact in figures
         for name in _KINDS
         if (limit := getattr(budgets, name)) is not None
@@ -107,10 +124,16 @@ class _Case(NamedTuple):
     figures: Mapping[str, Figure]
     target: Target
     device: Figures | None
+    losses: Mapping[str, float]
 
     def kind(self, name: Name) -> _Kind:
         """What a budget is about here: which memory counts is the target's to say."""
         kind = _KINDS[name]
+        if name == "drop" and self.losses:
+            stage, points = max(self.losses.items(), key=lambda item: item[1])
+            return kind._replace(
+                remedy=f"{stage} lost the most, {points:.2f} points: {_REMEDIES[stage]}"
+            )
         if kind.key != "memory_peak":
             return kind
         key = self.target.memory_figure

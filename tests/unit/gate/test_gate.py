@@ -183,3 +183,18 @@ def test_merge_puts_the_command_line_first() -> None:
     both = merge(Budgets(size=1, latency=2, drop=3), Budgets(latency=5, drop=0))
     assert both == Budgets(size=1, latency=5, drop=0)
     assert merge(Budgets(size=1), Budgets()) == Budgets(size=1)
+
+
+@pytest.mark.parametrize(
+    ("losses", "words"),
+    [
+        ({"pruning": 0.0, "quantization": 7.9, "export": 0.1}, "quantization lost the most, 7.90"),
+        ({"pruning": 6.0, "quantization": 1.0, "export": 1.0}, "prune less, or fine-tune longer"),
+        ({"pruning": -1.0, "quantization": 0.0, "export": 9.0}, "the file of the other format"),
+    ],
+)
+def test_advice_on_a_drop_is_about_the_stage_that_lost_most(losses, words) -> None:
+    figures = {"a": {"drop": figure(8.0, "points")}}
+    (verdict,) = judge(Budgets(drop=1), figures, target=target(), device=None, losses={"a": losses})
+    assert verdict.outcome == "fail"
+    assert words in verdict.reason
