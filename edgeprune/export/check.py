@@ -19,6 +19,7 @@ from edgeprune.errors import CheckFailed, ModelError
 from edgeprune.export.closeness import Row, rows
 from edgeprune.export.counts import Counts, op_counts
 from edgeprune.export.feed import artifact_runner
+from edgeprune.export.locate import Unlike
 from edgeprune.model import Model, runner
 from edgeprune.model.finite import faulty_samples
 from edgeprune.recipe import Numerics
@@ -70,6 +71,8 @@ LIMITS: dict[Numerics, Limit] = {
 }
 _MOVES = 0.05
 """Share of an output's magnitude by which it must vary over samples to be asked to vary at all."""
+_LITTLE_DB = 10.0
+"""Signal to noise by which the operator is found that makes an output stand still."""
 _STANDS_STILL = 0.01
 """Share of the model's variation below which an artifact's output counts as constant."""
 _FLOAT_AGREEMENT = 0.5
@@ -234,7 +237,7 @@ def compare(
     }
 
 
-def worse(checks: Mapping[str, Check], numerics: Numerics) -> tuple[str, str] | None:
+def worse(checks: Mapping[str, Check], numerics: Numerics) -> tuple[str, Unlike] | None:
     """The file that is worse than its sibling of the other format by 10 dB or more, and why.
 
     Both are made from one graph, so the difference is a converter's or a runtime's. They are
@@ -254,7 +257,8 @@ def worse(checks: Mapping[str, Check], numerics: Numerics) -> tuple[str, str] | 
                 if low < least and high - low >= _APART_DB:
                     exact = "is exact" if high == inf else f"keeps {high:.1f} dB"
                     text = f"{low:.1f} dB where {other}, of the same model, {exact}"
-                    return name, _called(name, _called(", ".join(filter(None, key)), text))
+                    told = _called(name, _called(", ".join(filter(None, key)), text))
+                    return name, Unlike(told, min((low + high) / 2, low + _APART_DB))
     return None
 
 
@@ -314,10 +318,11 @@ def _judge_ratio(close: Closeness, limit: Limit, label: str, against: str) -> No
         hint = "; quantization lost it: choose other --numerics (`edgeprune targets show`)"
         if close.part is not None:
             hint += ", or give these values an output of their own"
-    raise CheckFailed(
+    text = (
         f"{label}: {close.sqnr_db:.1f} dB signal to noise against {against}; "
         f"at least {least:.0f} dB are needed{hint}"
     )
+    raise CheckFailed(text) if close.reference == "float" else Unlike(text, least)
 
 
 def _judge_zeros(row: Row, label: str) -> None:
@@ -332,7 +337,7 @@ def _judge_variation(row: Row, label: str) -> None:
     moves = float(np.ptp(wanted, axis=0).max())
     still = float(np.ptp(got, axis=0).max()) <= _STANDS_STILL * moves
     if moves > _MOVES * float(np.abs(wanted).max()) and still:
-        raise CheckFailed(f"{label}: the same for all samples; its model's output varies")
+        raise Unlike(f"{label}: the same for all samples; its model's output varies", _LITTLE_DB)
 
 
 def _top1(wanted: Sequence[Array], got: Sequence[Array]) -> float | None:

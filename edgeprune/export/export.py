@@ -6,6 +6,7 @@ from __future__ import annotations
 import hashlib
 import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -15,6 +16,7 @@ from edgeprune.export.check import Expected, check, expect, worse
 from edgeprune.export.compat import OLDEST_RUNTIME, oldest_runtime_blockers
 from edgeprune.export.counts import Counts
 from edgeprune.export.feed import evaluation_batches, random_batches
+from edgeprune.export.locate import Refused, Unlike, locate
 from edgeprune.export.names import is_image
 from edgeprune.export.onnx import write_onnx
 from edgeprune.export.refusals import refuse
@@ -109,18 +111,31 @@ def _artifacts(
         except (OutputError, MissingExtra):  # of this machine, not of the model
             raise
         except (CheckFailed, InputError) as error:
-            errors[form] = error
+            errors[form] = _located(job, form, runtimes, error)
     found = worse({artifact.file: artifact.check for artifact, _ in made}, job.model.numerics)
     if found is not None:
         (artifact,) = (artifact for artifact, _ in made if artifact.file == found[0])
         made = [pair for pair in made if pair[0] is not artifact]
-        errors[artifact.format] = CheckFailed(found[1])
+        errors[artifact.format] = _located(job, artifact.format, runtimes, found[1])
         (job.context.folder / artifact.file).unlink()
     if errors and not made:
         first, *others = errors.values()
         first.args = ("; ".join(map(str, (first, *others))),)
         raise first
     return made, tuple(_missing(job, form, error) for form, error in errors.items())
+
+
+def _located(
+    job: _Job, form: Format, runtimes: dict[Format, Runtime], error: CheckFailed | InputError
+) -> CheckFailed | InputError:
+    """``error``, saying at which operator it begins, where that can be found."""
+    if isinstance(error, Refused | Unlike):
+        job.context.progress.say(f"export: looking for the operator that model.{form} fails at")
+        write = partial(_WRITE[form], job, runtimes[form])
+        where = locate(job.model, form, write, error, job.expected.batches[0])
+        if where is not None:
+            error.args = (f"{error}; it begins at {where}",)
+    return error
 
 
 def _missing(job: _Job, form: Format, error: Exception) -> Missing:
@@ -134,10 +149,9 @@ def _artifact(job: _Job, form: Format, runtime: Runtime) -> tuple[Artifact, Coun
     unchecked = job.context.folder / f"unchecked.{form}"
     say = job.context.progress.say
     refuse(job.model, form)
-    write = {"onnx": _write_onnx, "tflite": _write_tflite}[form]
     try:
         say(f"export: writing {final.name}")
-        notes = write(job, unchecked, runtime)
+        notes = _WRITE[form](job, runtime, job.model, unchecked)
         say(f"export: holding {final.name} against its model")
         figures, counts = check(
             unchecked,
@@ -155,10 +169,10 @@ def _artifact(job: _Job, form: Format, runtime: Runtime) -> tuple[Artifact, Coun
     return artifact, counts
 
 
-def _write_onnx(job: _Job, path: Path, runtime: Runtime) -> tuple[str, ...]:
+def _write_onnx(job: _Job, runtime: Runtime, model: Model, path: Path) -> tuple[str, ...]:
     target = job.context.target
     write_onnx(
-        job.model,
+        model,
         path,
         opset=target.opset,
         batch=job.options.batch,
@@ -167,13 +181,16 @@ def _write_onnx(job: _Job, path: Path, runtime: Runtime) -> tuple[str, ...]:
     return ()
 
 
-def _write_tflite(job: _Job, path: Path, runtime: Runtime) -> tuple[str, ...]:
+def _write_tflite(job: _Job, runtime: Runtime, model: Model, path: Path) -> tuple[str, ...]:
     batch = 1 if job.options.batch == "dynamic" else job.options.batch
     old = runtime.name == OLDEST_RUNTIME
-    notes = write_tflite(job.model, path, batch=batch, per_channel=not old)
-    if old and job.model.numerics == "int8-dynamic":
+    notes = write_tflite(model, path, batch=batch, per_channel=not old)
+    if old and model.numerics == "int8-dynamic":
         notes = (*notes, "linear weights have one scale a tensor, as tflite-runtime 2.14 needs")
     return (*notes, *oldest_runtime_blockers(path))
+
+
+_WRITE = {"onnx": _write_onnx, "tflite": _write_tflite}
 
 
 def _notes(job: _Job, session: Session, counts: Counts, runtime: Runtime) -> tuple[str, ...]:

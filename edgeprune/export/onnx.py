@@ -15,6 +15,7 @@ from torch.export import ExportedProgram
 from torch.fx import GraphModule
 
 from edgeprune.errors import InputError, MissingExtra
+from edgeprune.export.locate import Refused
 from edgeprune.export.onnx_graph import cast_integers, fold_attention, settle_layouts
 from edgeprune.export.onnx_passes import (
     activations_to_uint8,
@@ -193,7 +194,7 @@ def _translate(model: Model, program: ExportedProgram, opset: int) -> ModelProto
             verbose=False,
         )
     except torch.onnx.OnnxExporterError as error:
-        raise InputError(f"onnx: {_refusal(error)}") from error
+        raise Refused(f"onnx: {_refusal(error)}") from error
     assert result is not None
     proto: ModelProto = result.model_proto
     return proto

@@ -16,9 +16,10 @@ import torch
 from torch import nn
 from torch.utils import _pytree as pytree
 
-from edgeprune.errors import CheckFailed, InputError, MissingExtra
+from edgeprune.errors import CheckFailed, MissingExtra
 from edgeprune.export import tidy
 from edgeprune.export.flatbuffer import Graph, Tensor, load, pack, view
+from edgeprune.export.locate import Refused
 from edgeprune.export.names import is_image
 from edgeprune.export.quiet import quiet
 from edgeprune.export.reduce import MODES, reduce, storage_notes
@@ -152,7 +153,7 @@ def _convert(model: Model, batch: int) -> bytes:
             return bytes(converted.model_content())
         except Exception as error:  # the converter's errors share no base class
             failure = error
-    raise InputError(
+    raise Refused(
         f"tflite: litert-torch can't convert this model: {_refusal(failure, output.text())}; "
         "--format onnx writes that file alone"
     ) from failure

@@ -208,8 +208,8 @@ def test_a_file_far_worse_than_its_sibling_is_found(one, other, numerics, found)
     told = worse(checks, numerics)
     assert (told and told[0]) == found
     if told is not None:
-        assert told[1].startswith(f"{found}, output 'output': ")
-        assert "of the same model, " in told[1]
+        assert str(told[1]).startswith(f"{found}, output 'output': ")
+        assert "of the same model, " in str(told[1])
 
 
 def test_siblings_are_compared_output_by_output():
