@@ -109,7 +109,7 @@ def _faulty(
         return least is not None and _worst(part, path, batch) < least
     except Refused:
         return least is None
-    except EdgepruneError:  # it can't be cut here, or fails in a way of its own
+    except (EdgepruneError, RuntimeError, ValueError):  # it can't be cut here, or a runtime fails
         return False
 
 
@@ -145,6 +145,8 @@ def _worst(part: Model, path: Path, batch: Arrays) -> float:
 
 
 def _ratio(wanted: np.ndarray[Any, Any], got: np.ndarray[Any, Any]) -> float:
+    if wanted.shape != got.shape:
+        return -inf
     signal = float((wanted.astype(np.float64) ** 2).sum())
     noise = float(((got.astype(np.float64) - wanted) ** 2).sum())
     if noise == 0 or signal == 0:
