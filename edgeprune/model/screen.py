@@ -25,12 +25,12 @@ _DEEPEST = 200
 """Levels of tables and lists in a JSON document."""
 _LONGEST = 10_000
 """Characters of a symbolic size."""
-_NODES, _ARGUMENTS = 1_000, 8
-"""Parts of a symbolic size, and arguments of a function in it, each of which sympy compares with
+_NODES, _COMPARED = 1_000, 16
+"""Parts of a symbolic size, and arguments of ``Max`` and ``Min`` in it: sympy compares each with
 all others."""
-_ALL = 2_000_000
-"""Characters of all symbolic sizes together."""
-_BITS = 65_536
+_ALL = 200_000
+"""Characters of all symbolic sizes together, each counted once."""
+_BITS = 1_024
 """Of the largest number that a symbolic size may come to, with symbols of 64 bits."""
 _COUNTER = 10_000
 """Largest number in the name of a symbol: torch counts up to it."""
@@ -121,13 +121,15 @@ def check_program(document: Any, name: str) -> None:
         ModelError: An operator isn't arithmetic, a tensor isn't on the CPU, or a symbolic size is
             beyond all measure.
     """
-    length = 0
+    sizes: set[str] = set()
     for key, value in _fields(document, name):
-        check = _CHECKS.get(key)
-        if check is not None:
-            check(value)
-        if key == "expr_str":
-            length += len(value)
+        if key == "expr_str" and isinstance(value, str):
+            if value in sizes:
+                continue
+            sizes.add(value)
+        if key in _CHECKS:
+            _CHECKS[key](value)
+    length = sum(len(size) for size in sizes)
     if length > _ALL:
         raise ModelError(f"its symbolic sizes are {length:,} characters long; {_ALL:,} are read")
     ranges = document.get("range_constraints") if isinstance(document, dict) else None
@@ -219,9 +221,12 @@ def _check_expression(value: Any) -> None:
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         raise _runs("a size that is no arithmetic") from None
     nodes = list(ast.walk(tree))
-    if len(nodes) > _NODES or any(
-        isinstance(node, ast.Call) and len(node.args) > _ARGUMENTS for node in nodes
-    ):
+    compared = sum(
+        len(node.args)
+        for node in nodes
+        if isinstance(node, ast.Call) and ast.unparse(node.func) in ("Max", "Min")
+    )
+    if len(nodes) > _NODES or compared > _COMPARED:
         raise ModelError(f"the symbolic size {value[:40]!r} is too long to be looked through")
     if not all(_is_arithmetic(node) for node in nodes):
         raise _runs("a size that is no arithmetic")

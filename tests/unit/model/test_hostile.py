@@ -116,6 +116,8 @@ def with_size(text: object) -> bytes:
         "LShift(1, 10**12)",
         "((((((s0**64)**64)**64)**64)**64)**64)",
         "2**s0",
+        "FloorDiv((s0 + s1)**30, (s0 + s1 + 1)**29)",
+        "Max(" * 40 + "s0" + "".join(f", s{i} + 1)" for i in range(40)),
         "floor(1e999999999)",
         "floor(1/1e-999999999)",
         "*".join(["(s0 + 1)"] * 5000),
