@@ -3,6 +3,9 @@
 
 from __future__ import annotations
 
+from functools import cache
+from typing import Any
+
 import torch
 from torch.fx import GraphModule, Node
 
@@ -20,6 +23,7 @@ from edgeprune.export.transposed import crop_transposed
 __all__ = ["prepare", "repeat_by_cat"]
 
 aten = torch.ops.aten
+quantized = torch.ops.quantized_decomposed
 
 _VIEWS = {
     torch.ops.aten.view.default,
@@ -36,6 +40,40 @@ def prepare(module: GraphModule) -> None:
     linear_by_matrices(module, lambda node: is_antialiased(node) or not scales_by_size(node))
     plain_averages(module, has_divisor)
     crop_transposed(module)
+    _keep_floats(module)
+
+
+def _keep_floats(module: GraphModule) -> None:
+    """Make borders of the copies that the quantizer put around operators that stay float, in place.
+
+    A copy that a dequantize node feeds, or that feeds a quantize node alone, but not both: that one
+    runs in int8.
+    """
+    for node in module.graph.find_nodes(op="call_function", target=torch.ops.aten.clone.default):
+        source = node.args[0]
+        before = source.target is quantized.dequantize_per_tensor.default
+        behind = all(u.target is quantized.quantize_per_tensor.default for u in node.users)
+        if before != behind:
+            node.target, node.args, node.kwargs = _border(), (source,), {}
+    module.recompile()
+
+
+@cache
+def _border() -> Any:
+    """An operator that computes nothing and that the converter moves nothing across."""
+    from litert_converter.mlir.dialects import stablehlo  # type: ignore[import-untyped]
+    from litert_torch._convert.fx_passes.optimize_layout_transposes_pass import layout_rewrite
+    from litert_torch.backend.lowerings import registry
+
+    @torch.library.custom_op("edgeprune::border", mutates_args=())
+    def border(x: torch.Tensor) -> torch.Tensor:
+        return x.clone()
+
+    border.register_fake(torch.empty_like)
+    operator = torch.ops.edgeprune.border.default
+    registry.lower(operator)(lambda _, x: stablehlo.optimization_barrier([x]))
+    layout_rewrite.rewriters.register(operator)(lambda node: None)
+    return operator
 
 
 def repeat_by_cat(module: GraphModule) -> None:

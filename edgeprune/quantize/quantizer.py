@@ -56,16 +56,20 @@ class EdgeQuantizer(Quantizer):  # type: ignore[misc]
     Args:
         float_adds: Leave additions float; the residual stream of a transformer loses 4 to 6 dB
             otherwise.
+        floats: Names of other operators to leave float.
     """
 
-    def __init__(self, *, float_adds: bool = False) -> None:
+    def __init__(self, *, float_adds: bool = False, floats: frozenset[str] = frozenset()) -> None:
         super().__init__()
         self.float_adds = float_adds
+        self.floats = floats
 
     def annotate(self, model: GraphModule) -> GraphModule:
         """Write what is to be observed into the nodes' metadata."""
         for node in model.graph.nodes:
-            if node.op == "call_function" and KEY not in node.meta:
+            if node.op != "call_function" or KEY in node.meta:
+                continue
+            if node.name not in self.floats:
                 self._annotate_node(node)
         return model
 
@@ -139,7 +143,7 @@ def _unary(node: Node) -> None:
         return
     assert isinstance(source, Node)
     output: QuantizationSpecBase
-    if node.target in rules.SAME_RANGE:
+    if node.target in rules.SAME_RANGE or node.target in rules.AVERAGE:
         output = SharedQuantizationSpec((source, node))
     elif node.target in rules.OWN_RANGE:
         output = ACTIVATION

@@ -14,9 +14,11 @@ import torch
 __all__ = [
     "AFFINE_SCALAR",
     "ATTENTION",
+    "AVERAGE",
     "BINARY",
     "CONV_TRANSPOSE",
     "DROPOUT",
+    "FILLED",
     "FIXED",
     "JOIN",
     "LOOKUP",
@@ -27,6 +29,7 @@ __all__ = [
     "SAME_RANGE",
     "SPLIT",
     "WEIGHTED",
+    "bounds",
     "relu_bounds",
 ]
 
@@ -129,8 +132,19 @@ SAME_RANGE = frozenset(
         aten.contiguous.default,
         aten.clone.default,
         aten.alias.default,
+        aten.index.Tensor,
+        aten.index_select.default,
+        aten.roll.default,
+        aten.tril.default,
+        aten.triu.default,
+        aten.amax.default,
+        aten.amin.default,
         aten.pad.default,
         aten.constant_pad_nd.default,
+        aten.reflection_pad1d.default,
+        aten.reflection_pad2d.default,
+        aten.replication_pad1d.default,
+        aten.replication_pad2d.default,
         aten.max_pool1d.default,
         aten.max_pool2d.default,
         aten.pixel_shuffle.default,
@@ -141,15 +155,24 @@ SAME_RANGE = frozenset(
         aten.dropout.default,
     }
 )
-"""Move values about: the output has the input's range."""
+"""Move or choose values: the output has the input's range."""
 
-OWN_RANGE = frozenset(
+AVERAGE = frozenset(
     {
-        aten.mean.dim,
         aten.avg_pool1d.default,
         aten.avg_pool2d.default,
         aten.adaptive_avg_pool1d.default,
         aten.adaptive_avg_pool2d.default,
+        aten.upsample_bilinear2d.vec,
+        aten.upsample_bilinear2d.default,
+    }
+)
+"""LiteRT's kernels want the input's scale for the output. Given two scales, the converter moves the
+input to the output's, where its peaks saturate."""
+
+OWN_RANGE = frozenset(
+    {
+        aten.mean.dim,
         aten.hardswish.default,
         aten.hardsigmoid.default,
         aten.gelu.default,
@@ -158,8 +181,6 @@ OWN_RANGE = frozenset(
         aten.hardtanh.default,
         aten.clamp.default,
         aten.clamp_min.default,
-        aten.upsample_bilinear2d.vec,
-        aten.upsample_bilinear2d.default,
     }
 )
 """One float input, an output range that is observed."""
@@ -202,17 +223,36 @@ ATTENTION = frozenset(
     }
 )
 
+FILLED = frozenset(
+    {
+        aten.full_like.default,
+        aten.zeros_like.default,
+        aten.ones_like.default,
+        aten.new_full.default,
+        aten.new_zeros.default,
+        aten.new_ones.default,
+    }
+)
+"""Take only the shape of their operand."""
+
 _FUSED_BOUNDS = {(0.0, None), (0.0, 6.0)}
 
 
-def relu_bounds(node: torch.fx.Node) -> tuple[float, float | None] | None:
+def bounds(node: torch.fx.Node) -> tuple[float | None, float | None]:
+    """Between what a clamp, one of ``RELU``, holds its values; ``None``: no bound."""
+    if node.target is aten.relu.default:
+        return 0.0, None
+    default = (-1.0, 1.0) if node.target is aten.hardtanh.default else (None, None)
+    names = ("min_val", "max_val") if node.target is aten.hardtanh.default else ("min", "max")
+    given: tuple[Any, ...] = node.args[1:3]
+    low = given[0] if given else node.kwargs.get(names[0], default[0])
+    high = given[1] if len(given) > 1 else node.kwargs.get(names[1], default[1])
+    return low, high  # type: ignore[return-value]
+
+
+def relu_bounds(node: torch.fx.Node) -> tuple[float | None, float | None] | None:
     """The bounds of a clamp that runtimes fuse into a convolution; ``None`` for any other node."""
     if node.op != "call_function" or node.target not in RELU:
         return None
-    bounds: tuple[Any, Any] = (0.0, None)
-    if node.target is not aten.relu.default:
-        default = (-1.0, 1.0) if node.target is aten.hardtanh.default else (None, None)
-        low, high = node.kwargs.get("min", default[0]), node.kwargs.get("max", default[1])
-        given = node.args[1:3]
-        bounds = (given[0] if given else low, given[1] if len(given) > 1 else high)
-    return bounds if bounds in _FUSED_BOUNDS else None
+    found = bounds(node)
+    return found if found in _FUSED_BOUNDS else None

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.fx import GraphModule, Node
+from torch.fx.experimental.symbolic_shapes import statically_known_true
 
 from edgeprune.errors import ModelError
 from edgeprune.quantize.graphs import (
@@ -31,6 +32,22 @@ from edgeprune.quantize.rules import AFFINE_SCALAR, DROPOUT, NORM, WEIGHTED
 __all__ = ["fold_norms", "plain", "prepare_static"]
 
 aten = torch.ops.aten
+
+_AVERAGES = frozenset(
+    {
+        aten.mean.dim,
+        aten.sum.dim_IntList,
+        aten.amax.default,
+        aten.amin.default,
+        aten.avg_pool1d.default,
+        aten.avg_pool2d.default,
+        aten.adaptive_avg_pool1d.default,
+        aten.adaptive_avg_pool2d.default,
+    }
+)
+"""Give their operand back where each result is made of one value."""
+
+_POOLS = frozenset({aten.avg_pool1d.default, aten.avg_pool2d.default})
 
 _WIDEST = 1e4
 """Larger constants are masks: an int8 range that held them would hold nothing else."""
@@ -67,12 +84,10 @@ def prepare_static(gm: GraphModule) -> None:
             continue
         if _is_affine(node):
             _norm_to_affine(gm, node)
-        elif node.target is aten.silu.default:
-            _split_silu(gm, node)
-        elif node.target in AFFINE_SCALAR:
-            _scalar_to_tensor(gm, node)
-        elif node.target is aten.avg_pool2d.default:
-            _pad_apart(gm, node)
+        elif node.target in _AVERAGES and _is_identity(node):
+            replace(gm, node, aten.reshape.default, (argument(node, 0), _sizes(node)))
+        elif node.target in _STATIC_REWRITES:
+            _STATIC_REWRITES[node.target](gm, node)
     tidy(gm)
 
 
@@ -171,13 +186,65 @@ def _split_silu(gm: GraphModule, node: Node) -> None:
     replace(gm, node, aten.mul.Tensor, (x, gate))
 
 
+def _is_identity(node: Node) -> bool:
+    """Whether as many values come out as go in, which each pool or reduction took one by one.
+
+    LiteRT's converter folds such a node away, and then finds two scales where it wants one.
+    """
+    if node.kwargs.get("dtype") is not None or not isinstance(node.args[0], Node):
+        return False
+    padded = node.target in _POOLS and any(_flat(argument(node, 3, 0)))
+    before, after = (n.meta["val"] for n in (node.args[0], node))
+    if padded or before.dtype != after.dtype or not _fits(after):
+        return False
+    return statically_known_true(before.numel() == after.numel())
+
+
+def _fits(tensor: Tensor) -> bool:
+    """Whether a reshape can name the shape: one size at most is known at run time only."""
+    return sum(not isinstance(size, int) for size in tensor.shape) < 2
+
+
+def _flat(value: Any) -> list[int]:
+    return list(value) if isinstance(value, list | tuple) else [value]
+
+
+def _sizes(node: Node) -> list[Any]:
+    """The shape of a node's value; a size that depends on the batch is left to be found."""
+    shape = list(node.meta["val"].shape)
+    return [size if isinstance(size, int) else -1 for size in shape]
+
+
+def _stack_by_cat(gm: GraphModule, node: Node) -> None:
+    """LiteRT's converter joins stacked operands of different scales as if they had the first's."""
+    parts, dim = argument(node, 0), argument(node, 1, 0)
+    place = dim % node.meta["val"].ndim
+    grown = []
+    for part in parts:
+        with gm.graph.inserting_before(node):
+            wide = gm.graph.call_function(aten.unsqueeze.default, (part, place))
+        mode = fake_mode(part)
+        if mode is not None:
+            with mode:
+                wide.meta["val"] = part.meta["val"].unsqueeze(place)
+        grown.append(wide)
+    replace(gm, node, aten.cat.default, (grown, place))
+
+
 def _pad_apart(gm: GraphModule, node: Node) -> None:
-    """Pad before an average pooling, not in it: LiteRT's int8 kernel loses 16 dB on the latter."""
+    """Pad before an average pooling, not in it: LiteRT's int8 kernel loses 16 dB on the latter.
+
+    One over the whole of each map is a mean, whose result may have a scale of its own.
+    """
     x, kernel = argument(node, 0), argument(node, 1)
     stride, padding = argument(node, 2, []), argument(node, 3, 0)
     ceil, counted = argument(node, 4, False), argument(node, 5, True)
     vertical, horizontal = (padding * 2)[:2] if isinstance(padding, list) else (padding, padding)
-    if not (vertical or horizontal) or ceil or not counted or argument(node, 6) is not None:
+    if ceil or not counted or argument(node, 6) is not None:
+        return
+    if not (vertical or horizontal):
+        if x.meta["val"].shape[-2:] == (*(_flat(kernel) * 2)[:2],):
+            replace(gm, node, aten.mean.dim, (x, [-2, -1], True))
         return
     with gm.graph.inserting_before(node):
         edges = [horizontal, horizontal, vertical, vertical]
@@ -272,6 +339,23 @@ _REWRITES: dict[Any, Callable[[GraphModule, Node], None]] = {
     aten.mm.default: _linear,
     aten._native_batch_norm_legit_no_training.default: _native_norm,
     aten.relu6.default: _relu6,
+}
+
+
+def _whole_mean(gm: GraphModule, node: Node) -> None:
+    """Average all of each map by a mean, whose result may have a scale of its own."""
+    dims = [-1] if node.target is aten.adaptive_avg_pool1d.default else [-2, -1]
+    if all(size == 1 for size in _flat(argument(node, 1))):
+        replace(gm, node, aten.mean.dim, (argument(node, 0), dims, True))
+
+
+_STATIC_REWRITES: dict[Any, Callable[[GraphModule, Node], None]] = {
+    **dict.fromkeys(AFFINE_SCALAR, _scalar_to_tensor),
+    aten.silu.default: _split_silu,
+    aten.avg_pool2d.default: _pad_apart,
+    aten.adaptive_avg_pool1d.default: _whole_mean,
+    aten.adaptive_avg_pool2d.default: _whole_mean,
+    aten.stack.default: _stack_by_cat,
 }
 
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import chain
 from math import inf, isnan
 from typing import Any
 
@@ -22,11 +23,15 @@ from edgeprune.quantize.graphs import argument, twin, value
 from edgeprune.quantize.noise import LayerNoise, layer_noise
 from edgeprune.quantize.quantizer import EdgeQuantizer, annotation
 from edgeprune.quantize.simplify import prepare_static
+from edgeprune.quantize.spread import too_coarse
 
 with quietly():
     from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
 
 __all__ = ["Static", "quantize_static"]
+
+_QUANTIZE = torch.ops.quantized_decomposed.quantize_per_tensor.default
+_DEQUANTIZE = torch.ops.quantized_decomposed.dequantize_per_tensor.default
 
 _ROUNDING = 1e-3
 """Of the largest output: more than float rounding changes."""
@@ -69,25 +74,71 @@ def quantize_static(
     gm = model.module()
     prepare_static(gm)
     plain = twin(gm)
+    remaining = iter(batches)
+    first = next(remaining)
+    coarse = too_coarse(gm, first)
     with quietly():
-        prepared = prepare_pt2e(gm, EdgeQuantizer(float_adds=float_adds))
+        prepared = prepare_pt2e(gm, EdgeQuantizer(float_adds=float_adds, floats=coarse))
     layers, int8, floats = _layers(prepared)
-    first: tuple[Tensor, ...] | None = None
+    inside = {n.name for n in prepared.graph.nodes if annotation(n) is not None}
     samples = 0
     with torch.no_grad():
-        for batch in batches:
-            first = batch if first is None else first
+        for batch in chain((first,), remaining):
             prepared(*batch)
             samples += len(batch[0])
             bar.advance()
-    assert first is not None
     _check_ranges(prepared)
     _check_exact(model.module(), plain, first)
     _cover_biases(prepared)
     with quietly():
         converted = convert_pt2e(prepared, fold_quantize=False)
+    _mark_floats(converted, inside)
     rows, total = layer_noise(plain, converted, layers, first)
     return Static(converted, rows, total, dict(int8), dict(floats), samples)
+
+
+def _mark_floats(gm: GraphModule, inside: set[str]) -> None:
+    """Put a copy between each quantize/dequantize node and an operator that stays float.
+
+    It computes nothing. The TFLite exporter takes it for a border that int8 must not cross: left to
+    itself, the converter pulls selections, extrema and joins into int8, with the scale of their
+    first operand, and other operands and constants saturate.
+    """
+    varying = _varying(gm)
+    floats = [n for n in gm.graph.nodes if n in varying and _stays_float(n, inside)]
+    for source in dict.fromkeys(a for node in floats for a in node.all_input_nodes):
+        if source.target is _DEQUANTIZE and source.args[0].target is _QUANTIZE:
+            _copy_between(gm, source, [n for n in floats if source in n.all_input_nodes])
+    for node in floats:
+        quantizers = [user for user in node.users if user.target is _QUANTIZE]
+        if quantizers:
+            _copy_between(gm, node, quantizers)
+    gm.recompile()
+
+
+def _varying(gm: GraphModule) -> set[Node]:
+    """The operators whose results depend on the values of an input, not on its shape alone."""
+    found: set[Node] = set(gm.graph.find_nodes(op="placeholder"))
+    for node in gm.graph.nodes:
+        if node.target not in rules.FILLED and not found.isdisjoint(node.all_input_nodes):
+            found.add(node)
+    return found
+
+
+def _stays_float(node: Node, inside: set[str]) -> bool:
+    target = node.target
+    if node.op != "call_function" or not isinstance(target, torch._ops.OpOverload):
+        return False
+    outside = node.name not in inside or target in rules.CONV_TRANSPOSE
+    return target.namespace == "aten" and outside
+
+
+def _copy_between(gm: GraphModule, source: Node, readers: list[Node]) -> None:
+    with gm.graph.inserting_before(readers[0]):
+        copy = gm.graph.call_function(torch.ops.aten.clone.default, (source,))
+    copy.meta = {k: v for k, v in source.meta.items() if k in ("val", "tensor_meta")}
+    for reader in readers:
+        reader.replace_input_with(source, copy)
 
 
 def _layers(prepared: GraphModule) -> tuple[dict[str, str], Counter[str], Counter[str]]:
