@@ -19,7 +19,7 @@ Ratios = dict[str, float]
 
 
 class Network(nn.Module):
-    """A convolution, a head of results, each named by its operator."""
+    """A convolution, then results, each named by its operator."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -33,11 +33,11 @@ class Network(nn.Module):
     def results(self, y: Tensor) -> dict[str, Tensor]:
         raise NotImplementedError
 
-    def forward(self, x: Tensor) -> dict[str, Tensor]:
-        return self.results(self.conv(x))
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        return tuple(self.results(self.conv(x)).values())
 
 
-def ratios(folder: Path, network: nn.Module) -> tuple[Ratios, Ratios, Any]:
+def ratios(folder: Path, network: Network) -> tuple[Ratios, Ratios, Any]:
     """Signal to noise of each result against float, in onnxruntime and LiteRT; the report."""
     torch.manual_seed(1)
     x = torch.randn(16, 3, 8, 8)
@@ -45,7 +45,7 @@ def ratios(folder: Path, network: nn.Module) -> tuple[Ratios, Ratios, Any]:
     write_onnx(result, folder / "m.onnx", opset=20, batch="dynamic")
     write_tflite(result, folder / "m.tflite", batch=1)
     with torch.no_grad():
-        names = list(network(x))
+        names = list(network.results(network.conv(x)))
     wanted = runner(model)((x.numpy(),))
     found = []
     for file in ("m.onnx", "m.tflite"):
