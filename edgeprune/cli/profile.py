@@ -63,7 +63,16 @@ TimeLimit = Annotated[
     float | None,
     typer.Option("--time-limit", help="Seconds after which no more is begun.", show_default="120"),
 ]
-
+MemoryLimit = Annotated[
+    float | None,
+    typer.Option(
+        "--memory-limit",
+        metavar="GIB",
+        min=0.0625,
+        help="GiB that a process that runs a file may take, here or on an ssh device.",
+        show_default="8",
+    ),
+]
 
 TargetName = Annotated[
     str | None,
@@ -99,6 +108,7 @@ def profile(
     max_blocks: MaxBlocks = None,
     block_seconds: BlockSeconds = None,
     time_limit: TimeLimit = None,
+    memory_limit: MemoryLimit = None,
     device: reach.DeviceOption = None,
     target: TargetName = None,
     max_latency: opt.MaxLatencyOption = None,
@@ -133,10 +143,11 @@ def profile(
     limits = Budgets(latency=max_latency, memory=max_memory)
     judged = None if target is None else find_target(target)
     at = reach.reached(device) if device is not None else here()
+    real = None if inputs is None else inputs.absolute()
     found = measure(
         _named(files),
         parse(given, ProfileOptions, "command line"),
-        Conditions(threads, seed, None if inputs is None else inputs.absolute(), sizes),
+        Conditions(threads, seed, real, sizes, memory_limit),
         at,
         target=judged,
         meter=meter,

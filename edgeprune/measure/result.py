@@ -25,6 +25,9 @@ class Conditions:
     sizes: Mapping[str, int] = field(default_factory=dict)
     """Of dimensions of random inputs that a file leaves open, by their names."""
 
+    memory_limit: float | None = None
+    """GiB that a measuring process may take; ``None``: the agent's own limit."""
+
     @property
     def kind(self) -> str:
         """``random`` or ``real`` inputs, for the origin of a figure."""
@@ -37,6 +40,8 @@ class Conditions:
             given["inputs"] = self.inputs
         elif self.sizes:
             given["sizes"] = json.dumps(dict(self.sizes))
+        if self.memory_limit is not None:
+            given["memory_limit"] = self.memory_limit
         return given | others
 
 

@@ -181,6 +181,7 @@ class _Agent:
             "path": _absolute(path or given.files[0]),
             "threads": given.threads,
             "seed": given.seed,
+            "memory_limit": given.memory_limit,
             "inputs": _absolute(given.inputs) if given.inputs else None,
             "sizes": given.sizes,
         }

@@ -97,6 +97,9 @@ def _common(tasks: Any, name: str, text: str, files: str | int) -> argparse.Argu
     parser.add_argument(
         "--time-limit", type=_seconds, default=300.0, help="seconds after which all ends (300)"
     )
+    parser.add_argument(
+        "--memory-limit", type=_gibibytes, default=8.0, help="GiB a measuring process may take (8)"
+    )
     parser.add_argument("--progress", action="store_true", help="'progress DONE TOTAL FILE' lines")
     return parser
 
@@ -154,6 +157,10 @@ def _count(text: str) -> int:
 
 def _seconds(text: str) -> float:
     return _number(text, float, 1e-3, "a number of seconds from 0.001 on")
+
+
+def _gibibytes(text: str) -> float:
+    return _number(text, float, 0.0625, "a number of GiB from 0.0625 on")
 
 
 def _share(text: str) -> float:

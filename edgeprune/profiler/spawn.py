@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import resource
 import select
 import signal
 import sys
@@ -107,7 +108,7 @@ def ask(
         hear: Gets every part of the answer as it comes.
 
     Raises:
-        InputError: The job can't be done with this input.
+        InputError: The job can't be done with this input, or not within ``memory_limit``.
         DeviceError: It failed in another way than by being killed.
         Stopped: The connection is gone.
     """
@@ -120,6 +121,9 @@ def ask(
     if "error" in ended.answer:
         kind: type[EdgepruneError] = InputError if ended.answer["exit_code"] == 2 else DeviceError
         raise kind(ended.answer["error"])
+    error = worker.too_large(job, ended.said) if ended.code else None
+    if error is not None:
+        raise error
     if ended.code > 0:
         raise DeviceError(
             f"a measuring process failed ({ended.code}): {ended.said or 'no message'}"
@@ -176,6 +180,7 @@ class _Process:
         # Where memory runs out the measuring process is to blame, and nothing else on the device.
         with contextlib.suppress(OSError):
             Path("/proc/self/oom_score_adj").write_text("1000", encoding="ascii")
+        _limit_memory(self.job.get("memory_limit"))
         for number, pipe in enumerate(pipes):
             os.dup2(pipe, number)
         if self.fork:
@@ -255,6 +260,18 @@ class _Process:
                 check_connection()
                 time.sleep(0.005)
         return True
+
+
+def _limit_memory(gibibytes: float | None) -> None:
+    """Let the kernel refuse this process more memory of its own than that.
+
+    Not of addresses (RLIMIT_AS), which runtimes reserve and never use, and pages of mapped files
+    don't count.
+    """
+    if gibibytes is not None:
+        size = int(gibibytes * 2**30)
+        with contextlib.suppress(OSError, ValueError):  # a lower limit is set already
+            resource.setrlimit(resource.RLIMIT_DATA, (size, size))
 
 
 def _end_with(parent: int) -> None:

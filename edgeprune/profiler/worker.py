@@ -5,8 +5,9 @@ A fresh process a job, so that nothing of an earlier one is measured again. A pa
 soon as it is known: what was measured before a process was killed isn't lost. Runs on the device:
 standard library, numpy and one runtime, Python 3.8 or newer.
 
-A job has ``task``, ``path``, ``threads``, ``seed``, ``inputs`` (path of an ``.npz`` or null), and
-what its task takes; the function that does it says what that is.
+A job has ``task``, ``path``, ``threads``, ``seed``, ``inputs`` (path of an ``.npz`` or null),
+``memory_limit`` (GiB, which the kernel holds it to), and what its task takes; the function that
+does it says what that is.
 """
 
 from __future__ import annotations
@@ -14,12 +15,13 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import re
 from collections.abc import Iterator
 from typing import Any
 
-from edgeprune.errors import EdgepruneError, InputError, MissingExtra
+from edgeprune.errors import DeviceError, EdgepruneError, InputError, MissingExtra
 
-__all__ = ["TASKS", "main", "perform"]
+__all__ = ["TASKS", "main", "perform", "too_large"]
 
 TASKS = {
     "busy": ("edgeprune.profiler.energy", "keep_busy"),
@@ -31,6 +33,10 @@ TASKS = {
     "run": ("edgeprune.profiler.run", "run_once"),
 }
 """Module and function of each task; only the one that is asked for is imported."""
+
+
+_NO_MEMORY = re.compile("bad_alloc|MemoryError|ailed to allocate|nable to allocate|ut of memory")
+"""In what Python, numpy, C++ and the runtimes say when an allocation fails."""
 
 
 def main() -> int:
@@ -45,10 +51,21 @@ def main() -> int:
             for part in perform(job):
                 answer.write(json.dumps(part) + "\n")
                 answer.flush()
-        except EdgepruneError as error:
-            code = error.exit_code
+        except (EdgepruneError, MemoryError) as raised:
+            error = too_large(job, f"{type(raised).__name__}: {raised}") or raised
+            code = getattr(error, "exit_code", DeviceError.exit_code)
             answer.write(json.dumps({"error": str(error), "exit_code": code}) + "\n")
     return code
+
+
+def too_large(job: dict[str, Any], said: str) -> InputError | None:
+    """The error of a job that came to its memory limit, where ``said`` tells that it did."""
+    if "memory_limit" not in job or not _NO_MEMORY.search(said):
+        return None
+    return InputError(
+        f"{job['path']}: loading and running it needs more memory than a measuring process may "
+        f"take: {job['memory_limit']:g} GiB (--memory-limit)"
+    )
 
 
 def perform(job: dict[str, Any]) -> Iterator[dict[str, Any]]:

@@ -68,6 +68,17 @@ def endless(path: Path) -> Path:
     return _save(path, [node], [1, 8], [1, 8], constants, None)
 
 
+def inflated(path: Path, count: int) -> Path:
+    """``count`` floats, made while it runs, out of some hundred bytes of ONNX."""
+    nodes = [
+        helper.make_node("ConstantOfShape", ["sizes"], ["many"]),
+        helper.make_node("ReduceMax", ["many"], ["most"], keepdims=1),
+        helper.make_node("Add", ["x", "most"], ["y"]),
+    ]
+    sizes = numpy_helper.from_array(np.array([count]), "sizes")
+    return _save(path, nodes, [1], [1], [sizes], None)
+
+
 def _save(
     path: Path, nodes: Any, shape: Any, result: Any, constants: Any, dtype: int | None
 ) -> Path:

@@ -313,6 +313,23 @@ def test_a_hanging_file_takes_no_more_than_its_share(tmp_path: Path, lite: Path)
     assert other["cut"] is None
 
 
+@pytest.mark.parametrize("task", ["memory", "latency", "ops"])
+def test_what_takes_more_memory_than_the_limit_is_refused(tmp_path: Path, task: str) -> None:
+    path = models.inflated(tmp_path / "m.onnx", 2**28)  # 1 GiB
+    error = ask(task, "--memory-limit", "0.5", path, code=2)["error"]
+    assert error.startswith(f"{path}: ")
+    assert "0.5 GiB (--memory-limit)" in error
+    if task == "memory":
+        (file,) = measure(task, "--repeats", "1", path)["files"]
+        assert file["peak"][0] > 2**30
+
+
+def test_the_default_limit_holds_what_no_machine_should_give(tmp_path: Path) -> None:
+    path = models.inflated(tmp_path / "m.onnx", 5 * 10**9)  # 20 GB
+    assert path.stat().st_size < 1000
+    assert "8 GiB (--memory-limit)" in ask("latency", path, code=2)["error"]
+
+
 def test_a_killed_process_is_no_error_of_the_agent(tmp_path: Path) -> None:
     with started("memory", models.endless(tmp_path / "m.onnx")) as (process, worker):
         os.kill(worker, signal.SIGKILL)
