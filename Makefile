@@ -21,7 +21,7 @@ help:
 	@echo 'make test    all tests but the slow ones'
 	@echo 'make test-slow    the slow ones: the demo, kills in every stage, all of tests/architectures'
 	@echo 'make test-device   on an emulated Raspberry Pi behind sshd; as root on Debian, skipped elsewhere'
-	@echo 'make fuzz    minutes of broken models, tickets, ONNX and TFLite files; SEED=1 breaks the same ones again'
+	@echo 'make fuzz    minutes of broken models, tickets, artifacts, data, manifests and TOML; SEED=1 breaks the same ones again'
 	@echo 'make check   lint, format, types, import rules'
 	@echo 'make setup   only the environment, in $(VENV); the others do it by themselves'
 	@echo 'make fmt     format the code;  make golden  rewrite tests/golden;  make clean'

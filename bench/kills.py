@@ -191,7 +191,7 @@ def page(
     versions = ", ".join(f"{name} {version(name)}" for name in ("torch", "onnx", "litert-torch"))
     rows = "".join(f"| {stage} | {count} |\n" for stage, count in sorted(killed.items()))
     told = "".join(f"- {each}\n" for each in differences) or "No file differed.\n"
-    unlike = ", ".join(name.split(".json")[0] for name in threads) or "none"
+    unlike = ", ".join(re.split(r"(?<=\.json)\.|: ", name)[0] for name in threads) or "none"
     return (
         "# Kills\n\n`bench/kills.py` writes this page; its docstring says what is done.\n\n"
         f"{datetime.now(UTC):%Y-%m-%d}, {platform.machine()}, {os.cpu_count()} cores, Python "

@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_core import ErrorDetails
 
 from edgeprune.errors import ConfigError, InputError, nearest
-from edgeprune.reading import regular
+from edgeprune.reading import regular, shown
 
 __all__ = ["Config", "load", "parse"]
 
@@ -89,7 +89,7 @@ def parse(table: dict[str, Any], kind: type[T], where: str) -> T:
 
 def _explain(kind: type[BaseModel], keys: tuple[str, ...], errors: Sequence[ErrorDetails]) -> str:
     """One line on what is wrong with one key; a union gives one error for each of its members."""
-    key, first = ".".join(keys), errors[0]
+    key, first = shown(".".join(keys)), errors[0]
     got = first["input"]
     if first["type"] == "json_invalid":  # tomllib takes none, but a command line may hold it
         return "a text has bytes that are no UTF-8"
@@ -102,14 +102,16 @@ def _explain(kind: type[BaseModel], keys: tuple[str, ...], errors: Sequence[Erro
         text = first["msg"].removeprefix("Value error, ")
         return f"key '{key}': {text}" if key else text
     if first["type"] == "model_type":
-        return f"key '{key}' should be a table, [{key}], got {json.dumps(got, default=str)}"
+        return f"key '{key}' should be a table, [{key}], got {shown(json.dumps(got, default=str))}"
     if key == "schema_version":
-        return f"schema_version is {got}; this edgeprune reads {first['msg'].split()[-1]}"
+        return (
+            f"schema_version is {shown(str(got))}; this edgeprune reads {first['msg'].split()[-1]}"
+        )
     telling = [error for error in errors if error["type"] != "too_short"] or errors
     wanted = dict.fromkeys(_AROUND.sub("", error["msg"]) for error in telling)
     expected = ", or ".join(wanted)
     hint = nearest(got, re.findall(r"'([^']+)'", expected)) if isinstance(got, str) else ""
-    return f"key '{key}' should {expected}, got {json.dumps(got, default=str)}{hint}"
+    return f"key '{key}' should {expected}, got {shown(json.dumps(got, default=str))}{hint}"
 
 
 def _along(one: tuple[str, ...], other: tuple[str, ...]) -> bool:

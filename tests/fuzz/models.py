@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Broken model files and tickets, and what must come of them: a model, or one line of error.
 
-Run as a program (``python -m tests.fuzz.models archive 60``) it breaks files for so many seconds,
-as ``tests.fuzz.mutate`` does. ``archive`` is the strict zip reader alone, ``pt2`` and ``pt`` load
-whole files, ``ticket`` reads tickets.
+Run as a program (``python -m tests.fuzz.models archive 60 SEED``) it breaks files for so many
+seconds, as ``tests.fuzz.mutate`` does. ``archive`` is the strict zip reader alone, ``pt2`` and
+``pt`` load whole files, ``ticket`` reads tickets.
 """
 
 import io
@@ -15,6 +15,7 @@ import sys
 import tempfile
 import time
 import zipfile
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 from types import FrameType
@@ -29,7 +30,7 @@ from edgeprune.model.container import Container
 from tests.fuzz.mutate import broken
 from tests.unit.model.hostile import Small, members, saved_program, zipped
 
-__all__ = ["FORMS", "changed", "judge", "seeds"]
+__all__ = ["FORMS", "changed", "judge", "run", "seeds"]
 
 FORMS = ("archive", "pt2", "pt", "ticket")
 _GROWTH = 2**30
@@ -153,8 +154,16 @@ def _give_up(number: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt(f"one file took more than {_SECONDS} s")  # no reader catches it
 
 
-def _run(form: str, seconds: float, seed: int) -> int:
-    chance, whole = random.Random(seed), seeds(form)
+def run(
+    form: str,
+    seconds: float,
+    seed: int,
+    whole: Sequence[bytes],
+    change: Callable[[bytes, random.Random], bytes] | None,
+    judge: Callable[[str, bytes, Path], str],
+) -> int:
+    """Break the ``whole`` files of a form for so many seconds; 0 where none did harm."""
+    chance = random.Random(seed)
     counts = {"read": 0, "refused": 0}
     signal.signal(signal.SIGALRM, _give_up)
     with tempfile.TemporaryDirectory() as folder:
@@ -165,8 +174,8 @@ def _run(form: str, seconds: float, seed: int) -> int:
         end = time.monotonic() + seconds
         while time.monotonic() < end:
             content = chance.choice(whole)
-            if chance.random() < 0.6 and form in ("pt2", "pt"):
-                content = changed(content, chance)
+            if chance.random() < 0.6 and change is not None:
+                content = change(content, chance)
             else:
                 content = broken(content, chance.choice(whole), chance)
             signal.alarm(_SECONDS)
@@ -183,4 +192,7 @@ def _run(form: str, seconds: float, seed: int) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(_run(sys.argv[1], float(sys.argv[2]), int(sys.argv[3]) if len(sys.argv) > 3 else 0))
+    form, seconds, seed = sys.argv[1], float(sys.argv[2]), int(sys.argv[3])
+    sys.exit(
+        run(form, seconds, seed, seeds(form), changed if form in ("pt2", "pt") else None, judge)
+    )

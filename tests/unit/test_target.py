@@ -111,7 +111,7 @@ def test_an_unreadable_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"b\.toml: can't be read: No such file"):
         find_target(str(tmp_path / "b.toml"))
     (tmp_path / "c.toml").mkdir()
-    with pytest.raises(ConfigError, match=r"c\.toml: can't be read: Is a directory"):
+    with pytest.raises(ConfigError, match=r"c\.toml: a folder, where a file is needed"):
         find_target(str(tmp_path / "c.toml"))
 
 
