@@ -62,7 +62,11 @@ class Run:
         self.started = self.saved = time.monotonic()
 
     def resume(self) -> tuple[str, ...]:
-        """Take up the checkpoint in the stage's folder if it is this run's; say so in a note."""
+        """Take up the checkpoint in the stage's folder if it is this run's.
+
+        That is shown, and isn't in the report, which is the same as that of an undisturbed run; a
+        note says why another one is left aside.
+        """
         found, why_not = checkpoints.load(self.path, self.key)
         if found is None:
             return (why_not,) if why_not else ()
@@ -70,7 +74,8 @@ class Run:
         self.optimizer.load_state_dict(found.optimizer)
         self.done = found
         self.started -= found.seconds
-        return (f"went on from the checkpoint of step {found.step}",)
+        self.context.progress.say(f"went on from the checkpoint of step {found.step}")
+        return ()
 
     def train(self) -> None:
         """Train to the end, or until patience runs out.

@@ -21,13 +21,14 @@ class Printing:
 
     def __init__(self, pause: float) -> None:
         self.pause = pause
+        self.said = []
 
     @contextmanager
     def bar(self, title, total):
         yield self
 
     def say(self, text):
-        pass
+        self.said.append(text)
 
     def advance(self, steps=1, **figures):
         print(steps, flush=True)
@@ -38,13 +39,12 @@ def main(folder: str, result: str, seconds: str, pause: str) -> None:
     torch.set_num_threads(1)
     run.CHECKPOINT_SECONDS = float(seconds)
     options = FinetuneOptions(epochs=3, batch_size=16, learning_rate=0.05, patience=2)
-    surroundings = context(
-        Path(folder), data=data(), dense=cnn(1, width=8), progress=Printing(float(pause))
-    )
+    progress = Printing(float(pause))
+    surroundings = context(Path(folder), data=data(), dense=cnn(1, width=8), progress=progress)
     new, report = finetune(cnn(), options, surroundings)
     epochs = report.details["epochs"]
     torch.save({"state": dict(new.program.state_dict), "epochs": epochs}, result)
-    print("\n".join(report.notes))
+    print("\n".join(progress.said))
 
 
 if __name__ == "__main__":

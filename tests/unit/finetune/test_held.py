@@ -12,7 +12,7 @@ from edgeprune.mask import About, Mask, look
 from edgeprune.model import Model
 from edgeprune.recipe import FinetuneOptions
 from tests.unit.finetune.test_resume import interrupted
-from tests.unit.finetune.toy import cnn, context, data
+from tests.unit.finetune.toy import Told, cnn, context, data
 
 
 def half(model: Model, seed: int = 0) -> Mask:
@@ -47,8 +47,10 @@ def test_a_run_that_goes_on_ends_the_same(tmp_path: Path, monkeypatch: pytest.Mo
     _, told = finetune(cnn(), options, context(tmp_path / "b", **other))
     assert "checkpoint.pt belongs to another run: started anew" in told.notes
     (tmp_path / "b" / "checkpoint.pt").write_bytes(ours)
-    again, report = finetune(cnn(), options, context(tmp_path / "b", data=data(), mask=mask))
-    assert "went on from the checkpoint of step 7" in report.notes
+    progress = Told()
+    around = context(tmp_path / "b", data=data(), mask=mask, progress=progress)
+    again, _ = finetune(cnn(), options, around)
+    assert "went on from the checkpoint of step 7" in progress.said
     assert again.fingerprint() == whole.fingerprint()
 
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from edgeprune.context import Context
 from edgeprune.data import Data, open_data
 from edgeprune.model import Event, Model, capture
+from edgeprune.progress import Silent
 from edgeprune.target import find_target
 from tests.networks import DigitsCnn
 
@@ -79,3 +80,13 @@ def captured(module: nn.Module, *example: Tensor) -> Model:
 
 def context(folder: Path, **changes: Any) -> Context:
     return Context(target=find_target("host"), folder=folder, **changes)
+
+
+class Told(Silent):
+    """Progress that keeps what it is told."""
+
+    def __init__(self):
+        self.said = []
+
+    def say(self, text):
+        self.said.append(text)
