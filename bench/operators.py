@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Every operator, in every setting, format and numerics: right, or refused by name.
 
-    python bench/operators.py                             # what is missing or was made otherwise
+    python bench/operators.py                             # what is missing
     python bench/operators.py --only interpolate --again  # some, again
+    python bench/operators.py --wrong                     # the wrong rows again
     python bench/operators.py --render                    # only write the page
 
 Each case is a network of one operator between two layers (``operator_cases.py``). It goes through
@@ -35,15 +36,16 @@ from operators_page import page, wrong  # noqa: E402
 
 from edgeprune.context import Context  # noqa: E402
 from edgeprune.data import Batch, Data  # noqa: E402
-from edgeprune.errors import EdgepruneError  # noqa: E402
+from edgeprune.errors import EdgepruneError, InputError  # noqa: E402
 from edgeprune.export import export  # noqa: E402
 from edgeprune.export.feed import artifact_runner  # noqa: E402
+from edgeprune.export.refusals import refuse  # noqa: E402
 from edgeprune.model import Event, Model, capture, runner  # noqa: E402
 from edgeprune.quantize import quantize  # noqa: E402
 from edgeprune.recipe import ExportOptions, Format, Numerics, QuantizeOptions  # noqa: E402
 from edgeprune.target import Target  # noqa: E402
 
-__all__ = ["COLUMNS", "PAGE", "ROWS", "rows_of"]
+__all__ = ["CASES", "COLUMNS", "PAGE", "ROWS", "page", "rows_of", "wrong"]
 
 ROWS, PAGE = HERE / "operators.jsonl", HERE.parent / "docs" / "operators.md"
 NUMERICS: tuple[Numerics, ...] = ("fp32", "fp16", "int8")
@@ -176,11 +178,16 @@ def rows_of(case: Case, columns: Sequence[tuple[Format, Numerics]]) -> list[Row]
         dense, _ = capture(module, tuple(t[:2] for t in inputs), event=Event("load"))
     except EdgepruneError as error:
         return [_row(case, f, n, refused=str(error)) for f, n in columns]
-    rows = []
+    rows: list[Row] = []
     reduced: dict[Numerics, Model | Row] = {}
     with tempfile.TemporaryDirectory() as folder:
         context = Context(_target(), Path(folder), cast("Data", _Samples(inputs)), dense)
         for form, numerics in columns:
+            try:
+                refuse(dense, form)
+            except InputError as error:
+                rows.append(_row(case, form, numerics, refused=str(error)))
+                continue
             if numerics not in reduced:
                 reduced[numerics] = _reduce(dense, numerics, context)
             model = reduced[numerics]

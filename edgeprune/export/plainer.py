@@ -45,7 +45,8 @@ def _pixel_unshuffle(module: GraphModule, node: Node) -> Node:
 def _pad(module: GraphModule, node: Node) -> Node | None:
     """Cut by slices: a convolution or pooling that takes the padding over can't cut."""
     amounts, kind = list(argument(node, 1)), argument(node, 2, 0)
-    if min(amounts, default=0) >= 0:
+    other = isinstance(kind, str) and kind != "constant"
+    if min(amounts, default=0) >= 0 or other:
         return None
     result: Any = argument(node, 0)
     for place in range(0, len(amounts), 2):
