@@ -130,17 +130,13 @@ def _adaptive_max(module: GraphModule, node: Node) -> Node | None:
 
 def _largest(module: GraphModule, node: Node) -> None:
     """Values by their indices: without those the file would hold a sort, which nothing runs."""
-    x, last = argument(node, 0), len(shape_of(argument(node, 0))) - 1
+    x = argument(node, 0)
     if node.target is aten.topk.default:
         count, axis, most = argument(node, 1), argument(node, 2, -1), argument(node, 3, True)
     else:
         axis, most = argument(node, 1, -1), argument(node, 2, False)
         count = int(shape_of(x)[axis])
-    ranked = x if most else insert(node, aten.neg.default, x)
-    ranked = insert(node, aten.transpose.int, ranked, axis, last)
-    pair = insert(node, aten.topk.default, ranked, count)
-    places = insert(node, operator.getitem, pair, 1)
-    places = insert(node, aten.transpose.int, places, axis, last)
+    places = _ranked(node, x, axis, most, count)
     values = insert(node, aten.gather.default, x, axis, places)
     for user in list(node.users):
         replace(user, (values, places)[user.args[1]])  # type: ignore[index]
@@ -162,6 +158,34 @@ def _xor(module: GraphModule, node: Node) -> Node:
     """Two truths are unlike."""
     truths = [insert(node, aten.ne.Scalar, a, 0) for a in node.args]
     return insert(node, aten.ne.Tensor, *truths)
+
+
+def _order(module: GraphModule, node: Node) -> Node:
+    """The places of a sort, without its values."""
+    x, axis, descending = argument(node, 0), argument(node, 1, -1), argument(node, 2, False)
+    return _ranked(node, x, axis, descending, int(shape_of(x)[axis]))
+
+
+def _ranked(node: Node, x: Node, axis: int, most: bool, count: int) -> Node:
+    """Where the ``count`` largest, or smallest, values along an axis are."""
+    last = len(shape_of(x)) - 1
+    ranked = x if most else insert(node, aten.neg.default, x)
+    ranked = insert(node, aten.transpose.int, ranked, axis, last)
+    pair = insert(node, aten.topk.default, ranked, count)
+    places = insert(node, operator.getitem, pair, 1)
+    return insert(node, aten.transpose.int, places, axis, last)
+
+
+def _windows(module: GraphModule, node: Node) -> Node:
+    """Windows that slide along an axis: chosen place by place, then parted."""
+    x, axis, size, step = (argument(node, at) for at in range(4))
+    axis %= len(shape_of(x))
+    starts = torch.arange(0, int(shape_of(x)[axis]) - size + 1, step)
+    places = (starts[:, None] + torch.arange(size)).flatten()
+    index = constant(module, node, places)
+    result = insert(node, aten.index_select.default, x, axis, index)
+    result = insert(node, aten.unflatten.int, result, axis, [len(starts), size])
+    return insert(node, aten.movedim.int, result, axis + 1, -1)
 
 
 def _leaky(module: GraphModule, node: Node) -> Node | None:
@@ -207,6 +231,8 @@ _PLAINER: dict[Any, Callable[[GraphModule, Node], Node | None]] = {
     aten.repeat.default: _repeat,
     aten.tile.default: _repeat,
     aten.logical_xor.default: _xor,
+    aten.argsort.default: _order,
+    aten.unfold.default: _windows,
     aten.sort.default: _largest,
     aten.topk.default: _largest,
     **dict.fromkeys(_ADAPTIVE, _adaptive_max),

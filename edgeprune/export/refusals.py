@@ -37,6 +37,14 @@ def _is_complex(node: Node) -> bool:
     return isinstance(value, Tensor) and value.is_complex()
 
 
+def _has_mask(node: Node) -> bool:
+    """Whether an index holds truths: how many values it chooses, the converter doesn't know."""
+    places = node.args[1]
+    given = places if isinstance(places, list | tuple) else ()
+    values = [n.meta.get("val") for n in given if isinstance(n, Node)]
+    return any(isinstance(v, Tensor) and v.dtype == torch.bool for v in values)
+
+
 _CONVERTER = "the converter has no form of it"
 REFUSALS = (
     Refusal(
@@ -47,6 +55,25 @@ REFUSALS = (
     ),
     Refusal(("cumprod",), ("onnx", "tflite"), _CONVERTER, "write it as a loop of products"),
     Refusal(("cdist",), ("onnx",), _CONVERTER, "write it as a difference, a square and a sum"),
+    Refusal(
+        ("index",),
+        ("tflite",),
+        "the number of values that a mask chooses is no constant",
+        "use the numbers of the places, or torch.where",
+        _has_mask,
+    ),
+    Refusal(
+        ("scatter_add", "index_add"),
+        ("tflite",),
+        "the runtime doesn't run the operator that the converter makes of it",
+        "write it as a product with a matrix of zeros and ones",
+    ),
+    Refusal(
+        ("embedding_bag", "_embedding_bag"),
+        ("tflite",),
+        _CONVERTER,
+        "use an Embedding, and its mean or sum",
+    ),
     Refusal(("bilinear",), ("tflite",), _CONVERTER, "write it with torch.einsum"),
     Refusal(
         ("pow",),

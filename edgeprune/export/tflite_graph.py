@@ -22,7 +22,6 @@ from edgeprune.export.transposed import crop_transposed
 
 __all__ = ["prepare", "repeat_by_cat"]
 
-aten = torch.ops.aten
 quantized = torch.ops.quantized_decomposed
 
 _VIEWS = {

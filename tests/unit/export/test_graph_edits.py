@@ -138,6 +138,8 @@ PLAINER: list[tuple[str, Any, tuple[int, ...]]] = [
     ("repeat", lambda x: x.repeat(1, 2, 1, 3), IMAGE),
     ("tile", lambda x: torch.tile(x, (1, 1, 2, 1)), IMAGE),
     ("logical_xor", lambda x: torch.logical_xor(x > 0, x.flip(1)).float(), IMAGE),
+    ("argsort", lambda x: x.gather(3, x.argsort(3)), IMAGE),
+    ("unfold", lambda x: x.unfold(3, 4, 3), IMAGE),
     ("sort", lambda x: x.sort(1)[0], IMAGE),
 ]
 
