@@ -188,6 +188,16 @@ def _windows(module: GraphModule, node: Node) -> Node:
     return insert(node, aten.movedim.int, result, axis + 1, -1)
 
 
+def _one_hot(module: GraphModule, node: Node) -> Node | None:
+    """Without the check of the classes, which no file can hold."""
+    x, classes = argument(node, 0), argument(node, 1, -1)
+    if not isinstance(classes, int) or classes < 1:
+        return None
+    numbers = constant(module, node, torch.arange(classes))
+    equal = insert(node, aten.eq.Tensor, insert(node, aten.unsqueeze.default, x, -1), numbers)
+    return insert(node, aten.to.dtype, equal, torch.int64)
+
+
 def _leaky(module: GraphModule, node: Node) -> Node | None:
     """A slope drawn at random is their middle once training is over."""
     if argument(node, 3, False):
@@ -232,6 +242,7 @@ _PLAINER: dict[Any, Callable[[GraphModule, Node], Node | None]] = {
     aten.tile.default: _repeat,
     aten.logical_xor.default: _xor,
     aten.argsort.default: _order,
+    aten.one_hot.default: _one_hot,
     aten.unfold.default: _windows,
     aten.sort.default: _largest,
     aten.topk.default: _largest,

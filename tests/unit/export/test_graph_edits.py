@@ -140,6 +140,7 @@ PLAINER: list[tuple[str, Any, tuple[int, ...]]] = [
     ("logical_xor", lambda x: torch.logical_xor(x > 0, x.flip(1)).float(), IMAGE),
     ("argsort", lambda x: x.gather(3, x.argsort(3)), IMAGE),
     ("unfold", lambda x: x.unfold(3, 4, 3), IMAGE),
+    ("one_hot", lambda x: F.one_hot(x.argmax(1), 9).float(), IMAGE),
     ("sort", lambda x: x.sort(1)[0], IMAGE),
 ]
 
