@@ -23,6 +23,7 @@ __all__ = [
     "nearest_by_index",
     "plain_averages",
     "scales_by_size",
+    "whole_averages",
 ]
 
 aten = torch.ops.aten
@@ -190,6 +191,15 @@ def plain_averages(module: GraphModule, wanted: Callable[[Node], bool]) -> None:
                 factor = factor[..., :1, :1].contiguous()
             result = insert(node, aten.mul.Tensor, result, constant(module, node, factor))
         replace(node, result)
+    module.recompile()
+
+
+def whole_averages(module: GraphModule) -> None:
+    """Write the average pooling of a whole map as a mean, whose int8 kernel takes two scales."""
+    for node in module.graph.find_nodes(op="call_function", target=aten.avg_pool2d.default):
+        kernel, padding = _pair(argument(node, 1)), _pair(argument(node, 3, 0))
+        if list(shape_of(argument(node, 0))[-2:]) == kernel and not any(padding):
+            node.target, node.args, node.kwargs = aten.mean.dim, (node.args[0], [-2, -1], True), {}
     module.recompile()
 
 

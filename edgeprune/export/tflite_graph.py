@@ -17,6 +17,7 @@ from edgeprune.export.resampling import (
     nearest_by_index,
     plain_averages,
     scales_by_size,
+    whole_averages,
 )
 from edgeprune.export.transposed import crop_transposed
 
@@ -39,6 +40,7 @@ def prepare(module: GraphModule) -> None:
     linear_by_matrices(module, lambda node: is_antialiased(node) or not scales_by_size(node))
     plain_averages(module, has_divisor)
     crop_transposed(module)
+    whole_averages(module)
     _keep_floats(module)
 
 

@@ -117,7 +117,14 @@ def _join(node: Node) -> None:
     parts = list(dict.fromkeys(argument(node, 0)))
     if not any(_is_quantized(a) for a in parts) or not all(_is_float(a) for a in parts):
         return
-    _note(node, _edges(parts), ACTIVATION)
+    edges = _edges(parts)
+    output: QuantizationSpecBase = ACTIVATION
+    # LiteRT's converter refuses a part that was float until here on another scale than the result.
+    floats = [part for part in parts if not _is_quantized(part)]
+    if floats:
+        output = SharedQuantizationSpec((floats[0], node))
+        edges.update(dict.fromkeys(floats[1:], output))
+    _note(node, edges, output)
 
 
 def _split(node: Node) -> None:
@@ -143,9 +150,10 @@ def _unary(node: Node) -> None:
         return
     assert isinstance(source, Node)
     output: QuantizationSpecBase
-    if node.target in rules.SAME_RANGE or node.target in rules.AVERAGE:
+    whole = rules.averages_all(node)
+    if node.target in rules.SAME_RANGE or (node.target in rules.AVERAGE and not whole):
         output = SharedQuantizationSpec((source, node))
-    elif node.target in rules.OWN_RANGE:
+    elif node.target in rules.OWN_RANGE or whole:
         output = ACTIVATION
     elif node.target in rules.FIXED:
         scale, zero_point = rules.FIXED[node.target]

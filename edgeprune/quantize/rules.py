@@ -29,6 +29,7 @@ __all__ = [
     "SAME_RANGE",
     "SPLIT",
     "WEIGHTED",
+    "averages_all",
     "bounds",
     "relu_bounds",
 ]
@@ -168,7 +169,7 @@ AVERAGE = frozenset(
     }
 )
 """LiteRT's kernels want the input's scale for the output. Given two scales, the converter moves the
-input to the output's, where its peaks saturate."""
+input to the output's, where its peaks saturate. See also :func:`averages_all`."""
 
 OWN_RANGE = frozenset(
     {
@@ -236,6 +237,24 @@ FILLED = frozenset(
 """Take only the shape of their operand."""
 
 _FUSED_BOUNDS = {(0.0, None), (0.0, 6.0)}
+
+
+def averages_all(node: torch.fx.Node) -> bool:
+    """Whether a pooling makes one value of each map, which the runtimes give a scale of its own."""
+    if node.target is aten.adaptive_avg_pool1d.default:
+        return node.args[1] == [1]
+    if node.target is aten.adaptive_avg_pool2d.default:
+        return node.args[1] == [1, 1]
+    if node.target is not aten.avg_pool2d.default or any(_two(node, 3, 0)):
+        return False
+    source: Any = node.args[0]
+    return list(source.meta["val"].shape[-2:]) == _two(node, 1, 1)
+
+
+def _two(node: torch.fx.Node, place: int, default: int) -> list[int]:
+    """A pooling's setting down and across."""
+    given: Any = node.args[place] if len(node.args) > place else default
+    return (list(given) * 2)[:2] if isinstance(given, list | tuple) else [given, given]
 
 
 def bounds(node: torch.fx.Node) -> tuple[float | None, float | None]:

@@ -232,19 +232,12 @@ def _stack_by_cat(gm: GraphModule, node: Node) -> None:
 
 
 def _pad_apart(gm: GraphModule, node: Node) -> None:
-    """Pad before an average pooling, not in it: LiteRT's int8 kernel loses 16 dB on the latter.
-
-    One over the whole of each map is a mean, whose result may have a scale of its own.
-    """
+    """Pad before an average pooling, not in it: LiteRT's int8 kernel loses 16 dB on the latter."""
     x, kernel = argument(node, 0), argument(node, 1)
     stride, padding = argument(node, 2, []), argument(node, 3, 0)
     ceil, counted = argument(node, 4, False), argument(node, 5, True)
     vertical, horizontal = (padding * 2)[:2] if isinstance(padding, list) else (padding, padding)
-    if ceil or not counted or argument(node, 6) is not None:
-        return
-    if not (vertical or horizontal):
-        if x.meta["val"].shape[-2:] == (*(_flat(kernel) * 2)[:2],):
-            replace(gm, node, aten.mean.dim, (x, [-2, -1], True))
+    if not (vertical or horizontal) or ceil or not counted or argument(node, 6) is not None:
         return
     with gm.graph.inserting_before(node):
         edges = [horizontal, horizontal, vertical, vertical]
@@ -342,19 +335,10 @@ _REWRITES: dict[Any, Callable[[GraphModule, Node], None]] = {
 }
 
 
-def _whole_mean(gm: GraphModule, node: Node) -> None:
-    """Average all of each map by a mean, whose result may have a scale of its own."""
-    dims = [-1] if node.target is aten.adaptive_avg_pool1d.default else [-2, -1]
-    if all(size == 1 for size in _flat(argument(node, 1))):
-        replace(gm, node, aten.mean.dim, (argument(node, 0), dims, True))
-
-
 _STATIC_REWRITES: dict[Any, Callable[[GraphModule, Node], None]] = {
     **dict.fromkeys(AFFINE_SCALAR, _scalar_to_tensor),
     aten.silu.default: _split_silu,
     aten.avg_pool2d.default: _pad_apart,
-    aten.adaptive_avg_pool1d.default: _whole_mean,
-    aten.adaptive_avg_pool2d.default: _whole_mean,
     aten.stack.default: _stack_by_cat,
 }
 

@@ -120,9 +120,14 @@ def _varying(gm: GraphModule) -> set[Node]:
     """The operators whose results depend on the values of an input, not on its shape alone."""
     found: set[Node] = set(gm.graph.find_nodes(op="placeholder"))
     for node in gm.graph.nodes:
-        if node.target not in rules.FILLED and not found.isdisjoint(node.all_input_nodes):
+        sources = found.intersection(node.all_input_nodes)
+        if node.target not in rules.FILLED and any(not _is_size(source) for source in sources):
             found.add(node)
     return found
+
+
+def _is_size(node: Node) -> bool:
+    return isinstance(node.meta.get("val"), int | torch.SymInt)
 
 
 def _stays_float(node: Node, inside: set[str]) -> bool:

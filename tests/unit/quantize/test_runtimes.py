@@ -62,6 +62,9 @@ def _ratio(wanted: np.ndarray[Any, Any], got: np.ndarray[Any, Any]) -> float:
 class Constants(Network):
     """Constants and operands far outside the range of the other operand."""
 
+    def build(self) -> None:
+        self.token = nn.Parameter(torch.full((1, 1, 1, 1), 0.02))
+
     def results(self, y: Tensor) -> dict[str, Tensor]:
         return {
             "where": torch.where(y > 0.05, y, torch.full_like(y, -4.0)),
@@ -74,6 +77,8 @@ class Constants(Network):
             "threshold": F.threshold(y, 0.1, -4.0),
             "slice_scatter": torch.slice_scatter(y, torch.full_like(y[:, :2], -4.0), 1, 0, 2),
             "cat": torch.cat([y, torch.full_like(y, 4.0)], 1),
+            "cat, a token": torch.cat([self.token.expand(y.shape[0], -1, 8, 8), y], 1),
+            "cat, float": torch.cat([y.exp(), y], 1),
             "stack": torch.stack([y, y * 50], 1),
             "div": y / (y.abs() + 1),
             "amax": y.amax((2, 3)),
