@@ -70,11 +70,11 @@ def compress(job: Job, progress: Progress | None = None) -> RunReport:
         run = _run(job, work, dense, data, ticket, progress)
 
         loaded = _loaded(run, dense, root, loading)
-        yardstick = run.step("dense", _export_dense, recipe.export, loaded)
         if ticket is None:
             pruned = run.step("prune", prune, recipe.prune, loaded)
         else:
             pruned = run.step("ticket", partial(use_ticket, ticket), ticket.options, loaded)
+        yardstick = run.step("dense", _export_dense, recipe.export, loaded)
         tuned = run.step("finetune", finetune, recipe.finetune, pruned)
         small, final = lower(run, recipe, numerics, tuned)
 

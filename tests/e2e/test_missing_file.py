@@ -98,14 +98,14 @@ def test_training_is_kept_where_no_file_passes(
     assert "> finetune: done before the interruption, taken up" in capsys.readouterr().err
 
 
-def test_the_dense_model_is_refused_before_any_work(
+def test_the_dense_model_is_refused_before_any_training(
     digits_pt2: Path, tmp_path: Path, refuse: set[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     refuse.add("fp32")
     assert compress(digits_pt2, tmp_path, "--numerics", "int8") == 2
     told = capsys.readouterr().err
     assert "dense model.tflite: tflite: operator aten.lstm.input is refused" in told
-    assert "> prune" not in told
+    assert "> finetune" not in told
     assert tree(tmp_path) == []
 
 
