@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from edgeprune.data.spec import find_spec
-from edgeprune.target import find_target
+from edgeprune.target import find_operators, find_target
 
 LICENCE = "# SPDX-License-Identifier: Apache-2.0\n"
 ROOT = Path(__file__).parents[1]
@@ -110,9 +110,14 @@ def test_the_environment_is_read_by_the_command_line_only() -> None:
     assert reads == []
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "targets").iterdir()), ids=name)
+@pytest.mark.parametrize("path", sorted((ROOT / "targets").glob("*.toml")), ids=name)
 def test_each_target_loads(path: Path) -> None:
     assert find_target(str(path)).name == path.stem
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "targets" / "operators").iterdir()), ids=name)
+def test_each_list_of_operators_loads(path: Path) -> None:
+    assert find_operators(path.stem)
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "calibration").iterdir()), ids=name)
