@@ -72,7 +72,7 @@ def test_only_what_the_branch_itself_had_counts(repository: Repository) -> None:
         ("", "is no lock file"),
         ("{", "is no lock file"),
         ("[" * 100_000, "is no lock file"),
-        ('{"schema_version": 2}', "schema_version"),
+        ('{"schema_version": 3}', "schema_version"),
         (b"\xff\xfe\x00", "is no lock file"),
         (" " * (revisions._MOST_BYTES + 1), "more than any lock file"),
     ],
