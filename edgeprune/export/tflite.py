@@ -24,6 +24,7 @@ from edgeprune.export.names import is_image
 from edgeprune.export.quiet import quiet
 from edgeprune.export.reduce import MODES, reduce, storage_notes
 from edgeprune.export.tflite_graph import prepare
+from edgeprune.export.tflite_prelu import fuse_prelus
 from edgeprune.model import Input, Model
 from edgeprune.writing import write
 
@@ -76,6 +77,7 @@ def write_tflite(
     unpacked = load(content, path.name)
     tidy.order_edges(unpacked, [i.name for i in model.inputs], [o.name for o in model.outputs])
     tidy.float_edges(unpacked)
+    fuse_prelus(unpacked)
     tidy.honest_versions(unpacked)
     tidy.rename(unpacked)
     tidy.compact(unpacked)

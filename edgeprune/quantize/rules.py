@@ -16,6 +16,7 @@ __all__ = [
     "ATTENTION",
     "AVERAGE",
     "BINARY",
+    "BORDERED",
     "CONV_TRANSPOSE",
     "DROPOUT",
     "FILLED",
@@ -44,6 +45,10 @@ CONV_TRANSPOSE = frozenset(
     }
 )
 """Only their weights are quantized: both onnxruntime and LiteRT run them in float."""
+
+BORDERED = CONV_TRANSPOSE | {aten.prelu.default}
+"""Between integers, but not for the converter to split: transposed convolutions, and PReLU, which
+onnxruntime has in float alone and of which the TFLite exporter makes one int8 operator."""
 
 WEIGHTED: dict[Any, int] = {
     aten.conv1d.default: 0,
@@ -178,6 +183,7 @@ OWN_RANGE = frozenset(
         aten.hardsigmoid.default,
         aten.gelu.default,
         aten.leaky_relu.default,
+        aten.prelu.default,
         aten.relu.default,
         aten.hardtanh.default,
         aten.clamp.default,

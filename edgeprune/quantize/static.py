@@ -134,7 +134,7 @@ def _stays_float(node: Node, inside: set[str]) -> bool:
     target = node.target
     if node.op != "call_function" or not isinstance(target, torch._ops.OpOverload):
         return False
-    outside = node.name not in inside or target in rules.CONV_TRANSPOSE
+    outside = node.name not in inside or target in rules.BORDERED
     return target.namespace == "aten" and outside
 
 

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from edgeprune.export.counts import op_counts
 from edgeprune.export.feed import artifact_runner
 from edgeprune.export.onnx import write_onnx
 from edgeprune.export.tflite import write_tflite
@@ -169,3 +170,24 @@ def test_values_of_unlike_range_keep_their_signal(tmp_path: Path) -> None:
     onnx, tflite, report = ratios(tmp_path, Unlike())
     assert min(onnx.values()) > 30 and min(tflite.values()) > 30, (onnx, tflite)
     assert report.details["float_ops"]["softmax"] >= 1
+
+
+class Bent(Network):
+    def build(self) -> None:
+        self.one, self.each = nn.PReLU(), nn.PReLU(8)
+        self.out = nn.Conv2d(8, 4, 1)
+        nn.init.uniform_(self.each.weight, -0.2, 1.5)
+
+    def results(self, y: Tensor) -> dict[str, Tensor]:
+        return {
+            "one slope": self.out(self.one(y)),
+            "a slope a channel": self.each(y).mean((2, 3)),
+            "of vectors": self.each(y.mean((2, 3))),
+        }
+
+
+def test_prelu_is_one_int8_operator_where_the_runtime_has_it(tmp_path: Path) -> None:
+    onnx, tflite, _ = ratios(tmp_path, Bent())
+    assert min(onnx.values()) > 30 and min(tflite.values()) > 30, (onnx, tflite)
+    counts = op_counts(tmp_path / "m.tflite")
+    assert counts.kinds["PRELU"] == 3 and counts.floating == 0
