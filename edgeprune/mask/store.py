@@ -140,7 +140,9 @@ def _header(path: Path, text: str, names: set[str]) -> dict[str, Any]:
             raise ValueError("schema_version can't be that")
     except RecursionError:
         raise InputError(f"{path}: damaged: its header is nested too deeply") from None
-    except (KeyError, TypeError, ValueError) as error:
+    except KeyError as error:
+        raise InputError(f"{path}: damaged: its header lacks {error}") from None
+    except (TypeError, ValueError) as error:
         raise InputError(f"{path}: damaged: its header: {reason(error)}") from None
     raise InputError(
         f"{path}: a ticket of schema version {version}, this edgeprune reads {_VERSION}; use the "

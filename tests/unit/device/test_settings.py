@@ -85,7 +85,7 @@ def test_a_wrong_file_is_told_by_device_and_key(places: Places, text: str, said:
 
 def test_a_file_that_can_not_be_read_is_told(places: Places) -> None:
     places.devices.mkdir(parents=True)
-    with pytest.raises(ConfigError, match=r"devices\.toml: can't be read"):
+    with pytest.raises(ConfigError, match=r"devices\.toml: a folder, where a file is needed"):
         read_devices(places)
 
 

@@ -98,8 +98,8 @@ def put(path: Path, tensors: dict[str, torch.Tensor], text: str) -> Path:
         ({"order": []}, "it has other tensors"),
         ({"order": [["a"]]}, "damaged: its header"),
         ({"order": 5}, "damaged: its header"),
-        ({"method": ...}, "damaged: its header: 'method'"),
-        ({"schema_version": ...}, "damaged: its header: 'schema_version'"),
+        ({"method": ...}, "damaged: its header lacks 'method'"),
+        ({"schema_version": ...}, "damaged: its header lacks 'schema_version'"),
     ],
 )
 def test_headers_that_are_not_ours(tmp_path: Path, changes: dict[str, Any], says: str) -> None:
