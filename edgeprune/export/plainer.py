@@ -198,6 +198,31 @@ def _one_hot(module: GraphModule, node: Node) -> Node | None:
     return insert(node, aten.to.dtype, equal, torch.int64)
 
 
+def _folded(module: GraphModule, node: Node) -> Node:
+    """Windows added where they overlap: a transposed convolution with a one in each kernel."""
+    x, size, kernel, dilation, padding, stride = (argument(node, at) for at in range(6))
+    window = kernel[0] * kernel[1]
+    channels = int(shape_of(x)[-2]) // window
+    spans = [d * (k - 1) + 1 for d, k in zip(dilation, kernel, strict=True)]
+    given = zip(size, spans, padding, stride, strict=True)
+    edges = [(out + 2 * pad - span, step) for out, span, pad, step in given]
+    grid, extra = [e // s + 1 for e, s in edges], [e % s for e, s in edges]
+    ones = torch.eye(window).reshape(window, 1, *kernel).repeat(channels, 1, 1, 1)
+    maps = insert(node, aten.reshape.default, x, [-1, channels * window, *grid])
+    weight = constant(module, node, ones)
+    more = (weight, None, stride, padding, extra, channels, dilation)
+    made = insert(node, aten.conv_transpose2d.input, maps, *more)
+    return made if len(shape_of(x)) == 3 else insert(node, aten.squeeze.dim, made, 0)
+
+
+def _evaluated(module: GraphModule, node: Node) -> Node | None:
+    """A tensor of numbers that the graph knows."""
+    if node.all_input_nodes:
+        return None
+    operator: Any = node.target
+    return constant(module, node, operator(*node.args, **node.kwargs))
+
+
 def _leaky(module: GraphModule, node: Node) -> Node | None:
     """A slope drawn at random is their middle once training is over."""
     if argument(node, 3, False):
@@ -242,6 +267,17 @@ _PLAINER: dict[Any, Callable[[GraphModule, Node], Node | None]] = {
     aten.tile.default: _repeat,
     aten.logical_xor.default: _xor,
     aten.argsort.default: _order,
+    aten.col2im.default: _folded,
+    **dict.fromkeys(
+        (
+            aten.eye.default,
+            aten.eye.m,
+            aten.linspace.default,
+            aten.tril_indices.default,
+            aten.triu_indices.default,
+        ),
+        _evaluated,
+    ),
     aten.one_hot.default: _one_hot,
     aten.unfold.default: _windows,
     aten.sort.default: _largest,

@@ -141,6 +141,9 @@ PLAINER: list[tuple[str, Any, tuple[int, ...]]] = [
     ("argsort", lambda x: x.gather(3, x.argsort(3)), IMAGE),
     ("unfold", lambda x: x.unfold(3, 4, 3), IMAGE),
     ("one_hot", lambda x: F.one_hot(x.argmax(1), 9).float(), IMAGE),
+    ("eye", lambda x: x[..., :11] @ torch.eye(11), IMAGE),
+    ("col2im", lambda x: F.fold(F.unfold(x, 3, padding=1), (11, 13), 3, padding=1), IMAGE),
+    ("col2im", lambda x: F.fold(F.unfold(x, 2, stride=3), (11, 13), 2, stride=3), IMAGE),
     ("sort", lambda x: x.sort(1)[0], IMAGE),
 ]
 
