@@ -41,7 +41,7 @@ from edgeprune.export import export  # noqa: E402
 from edgeprune.export.feed import artifact_runner  # noqa: E402
 from edgeprune.export.refusals import refuse  # noqa: E402
 from edgeprune.model import Event, Model, capture, runner  # noqa: E402
-from edgeprune.quantize import quantize  # noqa: E402
+from edgeprune.quantize import quantize, static_blockers  # noqa: E402
 from edgeprune.recipe import ExportOptions, Format, Numerics, QuantizeOptions  # noqa: E402
 from edgeprune.target import Target  # noqa: E402
 
@@ -183,10 +183,9 @@ def rows_of(case: Case, columns: Sequence[tuple[Format, Numerics]]) -> list[Row]
     with tempfile.TemporaryDirectory() as folder:
         context = Context(_target(), Path(folder), cast("Data", _Samples(inputs)), dense)
         for form, numerics in columns:
-            try:
-                refuse(dense, form)
-            except InputError as error:
-                rows.append(_row(case, form, numerics, refused=str(error)))
+            refused = _refused(dense, form, numerics)
+            if refused:
+                rows.append(_row(case, form, numerics, refused=refused))
                 continue
             if numerics not in reduced:
                 reduced[numerics] = _reduce(dense, numerics, context)
@@ -194,6 +193,15 @@ def rows_of(case: Case, columns: Sequence[tuple[Format, Numerics]]) -> list[Row]
             outcome = model if isinstance(model, dict) else _outcome(model, form, context)
             rows.append(_row(case, form, numerics, **outcome))
     return rows
+
+
+def _refused(dense: Model, form: Format, numerics: Numerics) -> str | None:
+    """Why the command line takes no such file in hand."""
+    try:
+        refuse(dense, form)
+    except InputError as error:
+        return str(error)
+    return static_blockers(dense, [form]).get(form) if numerics == "int8" else None
 
 
 def _row(case: Case, form: str, numerics: str, **outcome: Any) -> Row:

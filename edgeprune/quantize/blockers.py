@@ -78,7 +78,7 @@ def _reason(gm: GraphModule, form: Format) -> str | None:
     integer = 0
     for node in gm.graph.nodes:
         name, count = _products(node, form)
-        if count and (annotation(node) is None or node.target in rules.CONV_TRANSPOSE):
+        if count and (annotation(node) is None or _runs_in_float(node, form)):
             floats[name] += count
         else:
             integer += count
@@ -86,6 +86,12 @@ def _reason(gm: GraphModule, form: Format) -> str | None:
         return None
     listing = ", ".join(name for name, _ in floats.most_common(_NAMED))
     return f"most of its convolutions and matrix products would compute in float ({listing})"
+
+
+def _runs_in_float(node: Node, form: Format) -> bool:
+    """Whether only the weights of a convolution are integers; LiteRT has no other in 3-D."""
+    three = node.target in (aten.conv3d.default, aten.conv3d.padding)
+    return node.target in rules.CONV_TRANSPOSE or (form == "tflite" and three)
 
 
 def _products(node: Node, form: Format) -> tuple[str, int]:
@@ -97,7 +103,9 @@ def _products(node: Node, form: Format) -> tuple[str, int]:
         return recurrent.name, _steps(node, recurrent, form)
     if node.target in rules.WEIGHTED or node.target in rules.PRODUCT:
         target: Any = node.target
-        return str(target._schema.name).removeprefix("aten::"), 1
+        parted = form == "tflite" and node.target in rules.CONV_TRANSPOSE  # group by group
+        count = int(argument(node, 6, 1)) if parted else 1
+        return str(target._schema.name).removeprefix("aten::"), count
     return ("attention", _ATTENTION_PRODUCTS) if node.target in rules.ATTENTION else ("", 0)
 
 

@@ -63,6 +63,20 @@ def test_other_networks_are_not_blocked(name: str) -> None:
     assert static_blockers(trained(name)[0], BOTH) == {}
 
 
+@pytest.mark.parametrize(
+    ("network", "shape"),
+    [
+        (nn.Sequential(nn.Conv3d(2, 4, 3), nn.Conv3d(4, 2, 1)), (4, 2, 5, 5, 5)),
+        (nn.Sequential(nn.Conv2d(2, 4, 3), nn.ConvTranspose2d(4, 4, 2, groups=4)), (4, 2, 5, 5)),
+    ],
+    ids=["3-D", "a transposed convolution in groups"],
+)
+def test_convolutions_that_litert_runs_in_float_block_its_file(
+    network: nn.Module, shape: tuple[int, ...]
+) -> None:
+    assert set(static_blockers(captured(network.eval(), torch.randn(shape)), BOTH)) == {"tflite"}
+
+
 class WritesToView(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         y = x * 2
