@@ -69,6 +69,12 @@ REFUSALS = (
         "write it as a product with a matrix of zeros and ones",
     ),
     Refusal(
+        ("max_unpool2d", "max_unpool3d"),
+        ("tflite",),
+        "the runtime refuses what the converter makes of it",
+        "use a transposed convolution, or nearest upsampling",
+    ),
+    Refusal(
         ("embedding_bag", "_embedding_bag"),
         ("tflite",),
         _CONVERTER,
