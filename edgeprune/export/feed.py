@@ -136,7 +136,7 @@ def _is_integer(node: torch.fx.Node) -> bool:
 def _laid_out(session: Session, spec: TensorSpec, entry: Input, array: Array) -> Array:
     if session.format == "tflite" and is_image(entry):
         array = array.transpose(0, 2, 3, 1)
-    return np.ascontiguousarray(array, dtype=spec.dtype)
+    return np.asarray(array, dtype=spec.dtype, order="C")
 
 
 def _fixed_batch(specs: Sequence[TensorSpec], axes: Sequence[int | None]) -> int | None:

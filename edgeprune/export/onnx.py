@@ -25,7 +25,7 @@ from edgeprune.export.onnx_passes import (
     pad_integers,
     torch_gates,
 )
-from edgeprune.export.onnx_tidy import finish, name_layers
+from edgeprune.export.onnx_tidy import finish, name_layers, name_outputs
 from edgeprune.export.onnx_weights import (
     CONVOLUTIONS,
     LINEAR,
@@ -189,7 +189,6 @@ def _translate(model: Model, program: ExportedProgram, opset: int) -> ModelProto
             dynamo=True,
             opset_version=opset,
             input_names=[i.name for i in model.inputs],
-            output_names=[output.name for output in model.outputs],
             custom_translation_table=table,
             verbose=False,
         )
@@ -197,6 +196,7 @@ def _translate(model: Model, program: ExportedProgram, opset: int) -> ModelProto
         raise Refused(f"onnx: {_refusal(error)}") from error
     assert result is not None
     proto: ModelProto = result.model_proto
+    name_outputs(proto, [output.name for output in model.outputs])
     return proto
 
 

@@ -8,6 +8,8 @@ and defaults are a third of the file.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping, Sequence
+from itertools import count
 
 import onnx
 from onnx import ModelProto
@@ -15,7 +17,7 @@ from onnx import ModelProto
 from edgeprune.errors import EdgepruneError
 from edgeprune.export.onnx_passes import all_graphs, all_nodes, clean, initializers
 
-__all__ = ["finish", "name_layers"]
+__all__ = ["finish", "name_layers", "name_outputs"]
 
 _PRODUCTS = frozenset({"Conv", "ConvInteger", "ConvTranspose", "Gemm", "MatMul", "MatMulInteger"})
 _SHORT = (
@@ -23,6 +25,39 @@ _SHORT = (
     (re.compile(r"^dequantize_per_tensor(?:_(\d+))?$"), "d"),
     (re.compile(r"^dequantize_per_channel(?:_(\d+))?$"), "w"),
 )
+
+
+def name_outputs(proto: ModelProto, names: Sequence[str]) -> None:
+    """Call the outputs by ``names``: inner values of such a name get another, and an output that is
+    an input, a constant or the same value as another one a value of its own."""
+    graph = proto.graph
+    stored = {i.name for i in graph.input} | {tensor.name for tensor in graph.initializer}
+    inner = {output for node in all_nodes(graph) for output in node.output}
+    taken = stored | inner | set(names)
+    renamed: dict[str, str] = {}
+    for output, name in zip(graph.output, names, strict=True):
+        if output.name not in stored:
+            renamed.setdefault(output.name, name)
+    for value in sorted(inner.intersection(names) - renamed.keys()):
+        free = next(f"{value}_{n}" for n in count(1) if f"{value}_{n}" not in taken)
+        taken.add(free)
+        renamed[value] = free
+    _rename_inner(graph, renamed)
+    for output, name in zip(graph.output, names, strict=True):
+        source = renamed.get(output.name, output.name)
+        output.name = name
+        if source != name:
+            graph.node.append(onnx.helper.make_node("Identity", [source], [name]))
+
+
+def _rename_inner(graph: onnx.GraphProto, renamed: Mapping[str, str]) -> None:
+    """Rename values wherever a node, or a branch inside one, gives or takes them."""
+    for part in all_graphs(graph):
+        for node in part.node:
+            for values in (node.input, node.output):
+                values[:] = [renamed.get(value, value) for value in values]
+        for output in part.output if part is not graph else ():
+            output.name = renamed.get(output.name, output.name)
 
 
 def name_layers(proto: ModelProto) -> None:

@@ -251,7 +251,9 @@ def as_model(captured: Captured, event: Event) -> Model:
     outputs = [
         Output(name, None if batch is None else _axis_of(batch, value))
         for name, value in zip(
-            output_names(captured.places, names), tensors(program, outputs=True), strict=True
+            output_names(captured.places, {*names, *program.state_dict}),
+            tensors(program, outputs=True),
+            strict=True,
         )
     ]
     return Model(program, tuple(found), tuple(outputs), (event,))

@@ -93,7 +93,7 @@ def _tensors(inputs: tuple[Input, ...], arrays: Arrays) -> tuple[Tensor, ...]:
         if sample != spec.sample or array.ndim != len(spec.shape):
             each = "all samples" if spec.batch_axis is None else "each sample"
             raise ModelError(f"input '{spec.name}' takes {spec.sample} for {each}, not {sample}")
-        value = torch.tensor(np.ascontiguousarray(array))
+        value = torch.tensor(np.asarray(array, order="C"))
         if value.is_floating_point() and not spec.dtype.is_floating_point:
             raise ModelError(f"input '{spec.name}' takes {spec.dtype}, not {array.dtype}")
         found.append(value.to(spec.dtype))
