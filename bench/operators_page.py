@@ -26,7 +26,8 @@ What each operator comes to in each format, in dB: signal to noise of the file's
 dense float network's, on random samples. A network is one operator between two layers with random
 weights; it goes through the same functions as in `edgeprune compress`. More is better; a share
 stands where the outputs are integers that must be equal. *no* is refused before any work, for the
-reason given below the table. Operators that int8 leaves in float are measured as such.
+reason given below the table; an empty cell hasn't been measured. Operators that int8 leaves in
+float are measured as such.
 
 Written by `python bench/operators.py`, which ends with 1 where a row is neither right (at least
 60 dB in fp32, 40 in fp16, 15 in int8, and no more than 10 dB worse than the other format) nor

@@ -25,7 +25,7 @@ class Refusal:
     """An operator, or some of its settings, that a format has no form of."""
 
     operators: tuple[str, ...]
-    """Names without the overload, such as ``conv_transpose3d``."""
+    """Names without the overload, such as ``conv_transpose3d``; none: any."""
     formats: tuple[Format, ...]
     reason: str
     way_out: str
@@ -82,6 +82,13 @@ REFUSALS = (
     ),
     Refusal(("bilinear",), ("tflite",), _CONVERTER, "write it with torch.einsum"),
     Refusal(
+        (),
+        ("tflite",),
+        "its complex numbers have no form that runs everywhere",
+        "write it in real numbers",
+        _is_complex,
+    ),
+    Refusal(
         ("pow",),
         ("onnx",),
         "ONNX has no powers of complex numbers",
@@ -103,7 +110,8 @@ def refuse(model: Model, form: Format) -> None:
             continue
         name = node.target._schema.name.removeprefix("aten::")
         for entry in REFUSALS:
-            if name in entry.operators and form in entry.formats and entry.applies(node):
+            meant = name in entry.operators or not entry.operators
+            if meant and form in entry.formats and entry.applies(node):
                 other = "tflite" if form == "onnx" else "onnx"
                 open_to = "" if other in entry.formats else f", or --format {other}"
                 raise InputError(

@@ -35,6 +35,18 @@ def test_a_refusal_names_layer_setting_and_way_out(form: Format, said: tuple[str
         assert part in str(caught.value)
 
 
+class Spectrum(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.fft.rfft(x).abs()
+
+
+def test_complex_numbers_are_refused_for_tflite_alone() -> None:
+    model, _ = capture(Spectrum(), (torch.randn(2, 11),), event=Event("load"))
+    refuse(model, "onnx")
+    with pytest.raises(InputError, match="fft_rfft can't be written: its complex numbers"):
+        refuse(model, "tflite")
+
+
 def test_what_has_a_form_is_let_through() -> None:
     model, _ = capture(nn.Linear(3, 2), (torch.randn(2, 3),), event=Event("load"))
     refuse(model, "onnx")
