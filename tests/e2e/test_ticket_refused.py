@@ -150,10 +150,8 @@ def broken(tmp_path: Path) -> Path:
 def test_no_kernel_of_weights_that_are_no_numbers(
     broken: Path, digits_pt2: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    given = ["ticket", "ntk", str(broken), *DATA, "--samples", "4"]
-    for further in ([], ["--probes", "2"]):
-        line = refused([*given, *further], tmp_path, capsys)
-        assert "'conv2.weight' holds NaN or infinity, so there is no tangent kernel" in line
+    line = refused(["ticket", "ntk", str(broken), *DATA, "--samples", "4"], tmp_path, capsys)
+    assert "'conv2.weight' holds 1 NaN of 2304 values" in line
     model, path = read(digits_pt2), tmp_path / "t.safetensors"
     keep = {n.name: torch.ones(n.shape, dtype=torch.bool) for n in look(model).layers}
     start = read_state(model.module())
@@ -162,15 +160,6 @@ def test_no_kernel_of_weights_that_are_no_numbers(
     given = ["ticket", "ntk", str(digits_pt2), str(path), *DATA, "--samples", "4", "--start"]
     line = refused(given, tmp_path, capsys)
     assert "hold NaN or infinity, in 'head.bias'" in line
-
-
-def test_a_model_of_nan_can_be_masked(
-    broken: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    ticket, out = tmp_path / "t.safetensors", tmp_path / "m.pt2"
-    call(capsys, "find", broken, "-m", "random", "--threads", "1", "-o", ticket)
-    call(capsys, "apply", broken, ticket, "--masked", out)
-    assert read(out).program.state_dict["conv3.weight"].eq(0).any()
 
 
 def test_a_mask_of_a_buffer_is_refused(
