@@ -109,6 +109,23 @@ assert not any(name.startswith("tests") for name in sys.modules)
     ]
 
 
+def test_plain_torch_loads_it_with_the_import_that_the_readme_names(quantized, tmp_path):
+    bring = "import torch.ao.quantization.fx._decomposed"
+    assert f"`{bring}`" in (ROOT / "README.md").read_text()
+    save(quantized, tmp_path / "int8.pt2")
+    code = f"""
+import sys
+sys.modules["edgeprune"] = None
+import torch
+{bring}
+print(tuple(torch.export.load("int8.pt2").module()(torch.zeros(3, 1, 8, 8)).shape))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.stdout == "(3, 10)\n", done.stderr
+
+
 def test_a_static_batch_survives_quantization(tmp_path):
     class Fixed(torch.nn.Module):
         def __init__(self) -> None:
