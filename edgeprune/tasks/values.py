@@ -17,8 +17,9 @@ __all__ = ["Spread", "Values"]
 
 _UNLIKE = 10.0
 """Slices whose spreads differ by more than this factor are measured each by its own."""
-_STILL = 1e-8
-"""Share of the mean square below which a variance is rounding."""
+_STILL = 1e-2
+"""Least variance that errors are measured by, of the mean square: of an output that hardly varies
+(by less than a tenth of its size) the rounding of its size itself would look like a loss."""
 _MOST_SLICES = 65536
 
 
@@ -112,9 +113,7 @@ class Spread:
 
 
 def _variance(count: float, total: float, squares: float) -> float:
-    """The mean square where the variance is no more than rounding."""
     if not count:
         return 0.0
     power = squares / count
-    variance = power - (total / count) ** 2
-    return float(variance if variance > _STILL * power else power)
+    return float(max(power - (total / count) ** 2, _STILL * power))
