@@ -34,6 +34,7 @@ __all__ = [
     "calling",
     "naming",
     "nearest",
+    "printable",
 ]
 
 
@@ -44,8 +45,7 @@ class EdgepruneError(Exception):
 
     def __str__(self) -> str:
         """The message; what a damaged file brings into it is escaped."""
-        text = super().__str__()
-        return "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in text)
+        return "\n".join(map(printable, super().__str__().split("\n")))
 
 
 class InputError(EdgepruneError):
@@ -125,6 +125,11 @@ def naming(path: Path | str) -> Iterator[None]:
     except InputError as error:
         error.args = (f"{path}: {error}",)
         raise
+
+
+def printable(text: str) -> str:
+    """A text with what no terminal prints escaped."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 def nearest(word: str, allowed: Iterable[str]) -> str:

@@ -7,7 +7,7 @@ import os
 import stat
 from pathlib import Path
 
-from edgeprune.errors import InputError
+from edgeprune.errors import InputError, printable
 
 __all__ = ["exists", "reason", "regular", "shown"]
 
@@ -21,7 +21,7 @@ def shown(text: str) -> str:
     """
     if len(text) > _SHOWN:
         text = f"{text[: _SHOWN // 3]}...{text[3 - _SHOWN + _SHOWN // 3 :]}"
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+    return printable(text)
 
 
 def regular(path: Path, what: str = "") -> os.stat_result:

@@ -7,14 +7,14 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.fx import Graph, GraphModule
 
 from edgeprune.channels.atoms import Axis
 from edgeprune.channels.branches import Branch, Cut, cut, without
 from edgeprune.channels.groups import Bools, Groups
 from edgeprune.model import Event, Model, rebuild
-from edgeprune.model.program import identity
+from edgeprune.model.program import holder, identity
 
 __all__ = ["apply", "masked"]
 
@@ -127,13 +127,8 @@ def _shrunk(model: Model, groups: Groups, gone: Bools) -> dict[str, Tensor]:
     return found
 
 
-def _owner(module: GraphModule, name: str) -> tuple[nn.Module, str]:
-    path, _, leaf = name.rpartition(".")
-    return module.get_submodule(path), leaf
-
-
 def _state(module: GraphModule, name: str) -> Tensor:
-    owner, leaf = _owner(module, name)
+    owner, leaf = holder(module, name)
     tensor = getattr(owner, leaf)
     assert isinstance(tensor, Tensor)
     return tensor

@@ -13,7 +13,7 @@ import numpy as np
 from edgeprune.errors import CheckFailed
 from edgeprune.report.schema import Closeness, Reference
 
-__all__ = ["Part", "Row", "parts", "rows"]
+__all__ = ["Part", "Row", "parts", "rows", "sqnr_db"]
 
 Array = np.ndarray[Any, Any]
 
@@ -145,13 +145,14 @@ def _row(
         reference=reference,
         output=output,
         part=part,
-        sqnr_db=_ratio(a, error) if floating else None,
+        sqnr_db=sqnr_db(a, error) if floating else None,
         max_abs_error=float(error.max(initial=0.0)),
         agreement=None if floating else float((error == 0).mean()) if error.size else 1.0,
     )
     return Row(close, label, a, b, error)
 
 
-def _ratio(wanted: Array, error: Array) -> float | None:
+def sqnr_db(wanted: Array, error: Array) -> float | None:
+    """Signal to noise in dB; ``None`` where there is no noise, or no signal."""
     signal, noise = float((wanted**2).sum()), float((error**2).sum())
     return 10 * math.log10(signal / noise) if noise > 0 and signal > 0 else None

@@ -10,18 +10,9 @@ from torch import Tensor
 from torch.fx import GraphModule, Node
 from torch.fx.node import map_arg
 
-__all__ = ["argument", "constant", "insert", "like_source", "read", "replace", "shape_of"]
+__all__ = ["constant", "insert", "like_source", "replace", "shape_of"]
 
 quantized = torch.ops.quantized_decomposed
-
-
-def argument(node: Node, index: int, default: Any = None) -> Any:
-    """A positional argument of an ATen call, wherever it is given."""
-    if len(node.args) > index:
-        return node.args[index]
-    target: Any = node.target
-    names = [a.name for a in target._schema.arguments]
-    return node.kwargs.get(names[index], default) if len(names) > index else default
 
 
 def shape_of(node: Node) -> tuple[Any, ...]:
@@ -73,11 +64,3 @@ def like_source(before: Node, source: Node, result: Node) -> Node:
     grid = source.args[1:]
     stored = insert(before, quantized.quantize_per_tensor.default, result, *grid)
     return insert(before, quantized.dequantize_per_tensor.default, stored, *grid)
-
-
-def read(module: GraphModule, node: Node) -> Tensor:
-    """The parameter or buffer that a ``get_attr`` node reads."""
-    owner, _, name = str(node.target).rpartition(".")
-    tensor = getattr(module.get_submodule(owner), name)
-    assert isinstance(tensor, Tensor)
-    return tensor.detach()

@@ -20,6 +20,7 @@ from torch.fx import GraphModule, Node
 from torch.fx.graph import CodeGen
 
 from edgeprune.errors import CheckFailed, EdgepruneError, InputError
+from edgeprune.export.closeness import sqnr_db
 from edgeprune.export.feed import artifact_runner
 from edgeprune.model import Event, Model, runner
 from edgeprune.model.capture import as_model, capture_program
@@ -147,12 +148,11 @@ def _worst(part: Model, path: Path, batch: Arrays) -> float:
 def _ratio(wanted: np.ndarray[Any, Any], got: np.ndarray[Any, Any]) -> float:
     if wanted.shape != got.shape:
         return -inf
-    signal = float((wanted.astype(np.float64) ** 2).sum())
-    noise = float(((got.astype(np.float64) - wanted) ** 2).sum())
-    if noise == 0 or signal == 0:
-        return inf
-    ratio = 10 * float(np.log10(signal / noise))
-    return ratio if ratio == ratio else -inf  # NaN is as far away as can be
+    error = got.astype(np.float64) - wanted
+    if not np.isfinite(error).all():  # as far away as can be
+        return -inf
+    ratio = sqnr_db(wanted.astype(np.float64), error)
+    return inf if ratio is None else ratio
 
 
 def _told(module: GraphModule, name: str) -> str:

@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch.fx import GraphModule, Node
 
-from edgeprune.export.graph_edit import argument, constant, insert, like_source, replace, shape_of
+from edgeprune.export.graph_edit import constant, insert, like_source, replace, shape_of
+from edgeprune.model.program import argument
 
 __all__ = ["write_plainly"]
 

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 from torch.fx import GraphModule, Node
 
-from edgeprune.export.graph_edit import argument, constant, insert, like_source, replace, shape_of
+from edgeprune.export.graph_edit import constant, insert, like_source, replace, shape_of
+from edgeprune.model.program import argument
 
 __all__ = [
     "has_divisor",

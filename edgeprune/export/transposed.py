@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 from torch.fx import GraphModule, Node
 
-from edgeprune.export.graph_edit import argument, constant, insert, read, replace, shape_of
+from edgeprune.export.graph_edit import constant, insert, replace, shape_of
+from edgeprune.model.program import argument, value
 
 __all__ = ["crop_transposed"]
 
@@ -44,7 +45,7 @@ def _spread(module: GraphModule, node: Node, rank: int) -> None:
         weight = weight.args[0]
     if set(dilation) == {1} or weight.op != "get_attr":
         return
-    result = constant(module, node, _with_zeros(read(module, weight), dilation))
+    result = constant(module, node, _with_zeros(value(module, weight), dilation))
     for step in steps:
         result = insert(node, step.target, result, *step.args[1:])
     args = list(_arguments(node, rank))

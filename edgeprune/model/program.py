@@ -18,8 +18,10 @@ from torch.fx.graph import CodeGen
 from torch.utils import _pytree as pytree
 
 __all__ = [
+    "argument",
     "copied",
     "flatten",
+    "holder",
     "identity",
     "is_flat",
     "own",
@@ -29,6 +31,7 @@ __all__ = [
     "tensors",
     "tidied",
     "unlift",
+    "value",
 ]
 
 _LOCAL = ("stack_trace", "from_node")
@@ -232,3 +235,27 @@ def flatten(module: torch.fx.GraphModule) -> None:
 
 def _is_tensor(node: torch.fx.Node) -> bool:
     return isinstance(node.meta.get("val"), Tensor)
+
+
+def argument(node: torch.fx.Node, index: int, default: Any = None) -> Any:
+    """A positional argument of an ATen call, wherever it is given."""
+    if len(node.args) > index:
+        return node.args[index]
+    if not isinstance(node.target, torch._ops.OpOverload):
+        return default
+    names = [a.name for a in node.target._schema.arguments]
+    return node.kwargs.get(names[index], default) if len(names) > index else default
+
+
+def holder(module: torch.fx.GraphModule, name: str) -> tuple[nn.Module, str]:
+    """The submodule that a dotted name leads to, and the attribute of it."""
+    path, _, attribute = name.rpartition(".")
+    return module.get_submodule(path), attribute
+
+
+def value(module: torch.fx.GraphModule, node: torch.fx.Node) -> Tensor:
+    """The parameter, buffer or constant that a ``get_attr`` node reads."""
+    owner, attribute = holder(module, str(node.target))
+    tensor = getattr(owner, attribute)
+    assert isinstance(tensor, Tensor)
+    return tensor.detach()

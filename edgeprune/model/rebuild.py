@@ -11,7 +11,7 @@ from torch.fx import Graph, GraphModule, Node
 
 from edgeprune.model.capture import recapture
 from edgeprune.model.carrier import Event, Model
-from edgeprune.model.program import copied, quietly, tidied
+from edgeprune.model.program import copied, holder, quietly, tidied
 from edgeprune.model.shaping import reshape
 
 __all__ = ["Change", "rebuild"]
@@ -148,13 +148,13 @@ def _exported(
     module = model.module()
     used = _fetched(module)
     for name, tensor in state.items():
-        owner, leaf = _owner(module, name)
+        owner, leaf = holder(module, name)
         setattr(owner, leaf, tensor)
     change(module.graph)
     module.graph.eliminate_dead_code()
     left = _fetched(module)
     for name in (used | set(drop)) - left:
-        owner, leaf = _owner(module, name)
+        owner, leaf = holder(module, name)
         if hasattr(owner, leaf):
             delattr(owner, leaf)
     module.graph.lint()
@@ -164,8 +164,3 @@ def _exported(
 
 def _fetched(module: GraphModule) -> set[str]:
     return {str(node.target) for node in module.graph.find_nodes(op="get_attr")}
-
-
-def _owner(module: GraphModule, name: str) -> tuple[nn.Module, str]:
-    path, _, leaf = name.rpartition(".")
-    return module.get_submodule(path), leaf

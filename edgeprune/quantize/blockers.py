@@ -12,8 +12,8 @@ from torch.fx import GraphModule, Node
 
 from edgeprune.errors import ModelError
 from edgeprune.model import Model
+from edgeprune.model.program import argument
 from edgeprune.quantize import rules
-from edgeprune.quantize.graphs import argument
 from edgeprune.quantize.simplify import prepare_static
 from edgeprune.recipe import Format
 

@@ -9,10 +9,9 @@ from torch import Tensor
 from torch.fx import GraphModule, Node
 from torch.fx.node import map_arg
 
-from edgeprune.model.program import quietly
+from edgeprune.model.program import holder, quietly, value
 
 __all__ = [
-    "argument",
     "evaluate",
     "fake_mode",
     "new_constant",
@@ -21,7 +20,6 @@ __all__ = [
     "replace",
     "tidy",
     "twin",
-    "value",
 ]
 
 
@@ -32,29 +30,11 @@ def tidy(gm: GraphModule) -> None:
     held = [*(n for n, _ in gm.named_parameters()), *(n for n, _ in gm.named_buffers())]
     for name in held:
         if name not in used:
-            owner, attribute = _owner(gm, name)
+            owner, attribute = holder(gm, name)
             delattr(owner, attribute)
     gm.delete_all_unused_submodules()
     gm.graph.lint()
     gm.recompile()
-
-
-def argument(node: Node, index: int, default: Any = None) -> Any:
-    """A positional argument of an ATen call, wherever it is given."""
-    if len(node.args) > index:
-        return node.args[index]
-    if not isinstance(node.target, torch._ops.OpOverload):
-        return default
-    names = [a.name for a in node.target._schema.arguments]
-    return node.kwargs.get(names[index], default) if len(names) > index else default
-
-
-def value(gm: GraphModule, node: Node) -> Tensor:
-    """The parameter, buffer or constant that a ``get_attr`` node reads."""
-    owner, attribute = _owner(gm, str(node.target))
-    tensor = getattr(owner, attribute)
-    assert isinstance(tensor, Tensor)
-    return tensor.detach()
 
 
 def put(gm: GraphModule, node: Node, tensor: Tensor) -> None:
@@ -109,14 +89,9 @@ def replace(gm: GraphModule, node: Node, target: Any, args: tuple[Any, ...]) -> 
     return new
 
 
-def _owner(gm: GraphModule, name: str) -> tuple[torch.nn.Module, str]:
-    prefix, _, attribute = name.rpartition(".")
-    return gm.get_submodule(prefix), attribute
-
-
 def _exists(gm: GraphModule, name: str) -> bool:
     try:
-        owner, attribute = _owner(gm, name)
+        owner, attribute = holder(gm, name)
     except AttributeError:
         return False
     return hasattr(owner, attribute)
@@ -153,5 +128,5 @@ def evaluate(gm: GraphModule, node: Node) -> Tensor | None:
 
 
 def _is_tensor(gm: GraphModule, node: Node) -> bool:
-    owner, attribute = _owner(gm, str(node.target))
+    owner, attribute = holder(gm, str(node.target))
     return isinstance(getattr(owner, attribute), Tensor)

@@ -10,9 +10,8 @@ from collections.abc import Iterable
 import torch
 from torch.fx import GraphModule, Node
 
-from edgeprune.model.program import quietly
+from edgeprune.model.program import argument, quietly
 from edgeprune.quantize import rules
-from edgeprune.quantize.graphs import argument
 
 with quietly():  # torchao tells of kernels for other machines as it is imported
     from torchao.quantization.pt2e.observer import MinMaxObserver, PerChannelMinMaxObserver

@@ -16,8 +16,8 @@ from torch.fx import GraphModule, Node
 from torch.fx.experimental.symbolic_shapes import statically_known_true
 
 from edgeprune.errors import ModelError
+from edgeprune.model.program import argument, value
 from edgeprune.quantize.graphs import (
-    argument,
     evaluate,
     fake_mode,
     new_constant,
@@ -25,7 +25,6 @@ from edgeprune.quantize.graphs import (
     readers,
     replace,
     tidy,
-    value,
 )
 from edgeprune.quantize.rules import AFFINE_SCALAR, DROPOUT, NORM, WEIGHTED
 

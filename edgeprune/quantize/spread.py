@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from torch.fx import GraphModule, Interpreter, Node
 
+from edgeprune.model.program import argument
 from edgeprune.quantize import rules
-from edgeprune.quantize.graphs import argument
 from edgeprune.quantize.noise import sqnr
 
 __all__ = ["too_coarse"]

@@ -16,10 +16,10 @@ from torch.fx import GraphModule, Node
 
 from edgeprune.errors import EdgepruneError, InputError
 from edgeprune.model import Model
-from edgeprune.model.program import quietly
+from edgeprune.model.program import argument, quietly, value
 from edgeprune.progress import Bar
 from edgeprune.quantize import rules
-from edgeprune.quantize.graphs import argument, twin, value
+from edgeprune.quantize.graphs import twin
 from edgeprune.quantize.noise import LayerNoise, layer_noise
 from edgeprune.quantize.quantizer import EdgeQuantizer, annotation
 from edgeprune.quantize.simplify import prepare_static

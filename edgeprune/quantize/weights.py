@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 from torch.fx import GraphModule, Node
 
+from edgeprune.model.program import argument, value
 from edgeprune.quantize import rules
-from edgeprune.quantize.graphs import argument, put, value
+from edgeprune.quantize.graphs import put
 from edgeprune.quantize.simplify import plain
 from edgeprune.recipe import Numerics
 

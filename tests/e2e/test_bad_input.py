@@ -249,6 +249,15 @@ def test_corrupt_image_is_named(
     assert "Traceback" not in captured.err
 
 
+def fail_with(error: BaseException, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let ``targets list`` raise."""
+
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr("edgeprune.cli.targets.list_targets", fail)
+
+
 @pytest.mark.parametrize(
     ("error", "code"),
     [(CheckFailed("it differs"), 1), (DeviceError("it died"), 3), (RuntimeError("a bug"), 3)],
@@ -261,10 +270,7 @@ def test_each_kind_of_error_has_its_exit_code(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    def fail(*_: object) -> None:
-        raise error
-
-    monkeypatch.setattr("edgeprune.cli.targets.list_targets", fail)
+    fail_with(error, monkeypatch)
     line = refused(["targets", "list"], tmp_path, capsys, code)
     assert str(error) in line
     assert ("--debug" in line) == isinstance(error, RuntimeError)
@@ -399,10 +405,7 @@ def test_what_no_code_expects_is_one_line(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    def fail(*_: object) -> None:
-        raise error
-
-    monkeypatch.setattr("edgeprune.cli.targets.list_targets", fail)
+    fail_with(error, monkeypatch)
     assert says in refused(["targets", "list"], tmp_path, capsys, code)
 
 

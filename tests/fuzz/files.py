@@ -14,7 +14,7 @@ import sys
 import tempfile
 import tomllib
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,8 @@ from edgeprune.profiler.inputs import real_inputs
 from edgeprune.profiler.runtime import TensorSpec
 from edgeprune.recipe import load_recipe
 from edgeprune.report.seal import seal_of
-from tests.fuzz.models import run
+from tests.fuzz.loop import run
+from tests.fuzz.models import LIMITS, made
 from tests.unit.check.made import PROJECT, result
 
 __all__ = ["FORMS", "changed", "judge", "seeds"]
@@ -173,4 +174,5 @@ def _main(*words: str) -> int:
 
 if __name__ == "__main__":
     form, seconds, seed = sys.argv[1], float(sys.argv[2]), int(sys.argv[3])
-    sys.exit(run(form, seconds, seed, seeds(form), changed if form != "npz" else None, judge))
+    make = made(seeds(form), changed if form != "npz" else None)
+    sys.exit(run(form, seconds, seed, seeds(form), make, partial(judge, form), LIMITS))

@@ -9,16 +9,12 @@ seconds, as ``tests.fuzz.mutate`` does. ``archive`` is the strict zip reader alo
 import io
 import json
 import random
-import resource
-import signal
 import sys
 import tempfile
-import time
 import zipfile
 from collections.abc import Callable, Sequence
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import torch
@@ -27,17 +23,14 @@ from edgeprune.errors import InputError
 from edgeprune.mask import About, Mask, Ticket, read_ticket, write_ticket
 from edgeprune.model import load
 from edgeprune.model.container import Container
+from tests.fuzz.loop import Limits, run
 from tests.fuzz.mutate import broken
 from tests.unit.model.hostile import Small, members, saved_program, zipped
 
-__all__ = ["FORMS", "changed", "judge", "run", "seeds"]
+__all__ = ["FORMS", "LIMITS", "changed", "judge", "made", "seeds"]
 
 FORMS = ("archive", "pt2", "pt", "ticket")
-_GROWTH = 2**30
-"""Bytes that the process may grow by, whatever it reads."""
-_ADDRESSES = 16 * 2**30
-"""Of memory, so that what asks for more ends at once."""
-_SECONDS = 10
+LIMITS = Limits(seconds=10, addresses=16 * 2**30, growth=2**30)
 _VALUES: tuple[Any, ...] = (
     *(0, 1, -1, 2**31, 2**62, 2**63, 2**70, 0.5, 1e308, True, False, None, "", [], {}),
     *("torch.ops.aten.add.Tensor", "torch.ops.aten.empty.memory_format", "s0", "9**9**9", "x" * 99),
@@ -152,49 +145,21 @@ def _same_twice(content: bytes) -> None:
     assert contents in ({f"archive/{n}": data for n, data in found.items()}, found)
 
 
-def _give_up(number: int, frame: FrameType | None) -> None:
-    raise KeyboardInterrupt(f"one file took more than {_SECONDS} s")  # no reader catches it
+def made(
+    whole: Sequence[bytes], change: Callable[[bytes, random.Random], bytes] | None
+) -> Callable[[random.Random], bytes]:
+    """Breaks one of the ``whole`` files, by ``change`` where there is one or byte by byte."""
 
+    def make(chance: random.Random) -> bytes:
+        content = chance.choice(whole)
+        if chance.random() < 0.6 and change is not None:
+            return change(content, chance)
+        return broken(content, chance.choice(whole), chance)
 
-def run(
-    form: str,
-    seconds: float,
-    seed: int,
-    whole: Sequence[bytes],
-    change: Callable[[bytes, random.Random], bytes] | None,
-    judge: Callable[[str, bytes, Path], str],
-) -> int:
-    """Break the ``whole`` files of a form for so many seconds; 0 where none did harm."""
-    chance = random.Random(seed)
-    counts = {"read": 0, "refused": 0}
-    signal.signal(signal.SIGALRM, _give_up)
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "model"
-        judge(form, whole[0], path)  # what is imported by then is no growth
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-        resource.setrlimit(resource.RLIMIT_AS, (_ADDRESSES, _ADDRESSES))
-        end = time.monotonic() + seconds
-        while time.monotonic() < end:
-            content = chance.choice(whole)
-            if chance.random() < 0.6 and change is not None:
-                content = change(content, chance)
-            else:
-                content = broken(content, chance.choice(whole), chance)
-            signal.alarm(_SECONDS)
-            try:
-                counts[judge(form, content, path)] += 1
-                grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - before
-                assert grown < _GROWTH, f"the process grew by {grown:,} bytes"
-            except BaseException:
-                Path(f"fuzz-{form}.bin").write_bytes(content)
-                raise
-            signal.alarm(0)
-    print(f"{form}: {counts['read']} read, {counts['refused']} refused")
-    return 0 if counts["refused"] else 1
+    return make
 
 
 if __name__ == "__main__":
     form, seconds, seed = sys.argv[1], float(sys.argv[2]), int(sys.argv[3])
-    sys.exit(
-        run(form, seconds, seed, seeds(form), changed if form in ("pt2", "pt") else None, judge)
-    )
+    make = made(seeds(form), changed if form in ("pt2", "pt") else None)
+    sys.exit(run(form, seconds, seed, seeds(form), make, partial(judge, form), LIMITS))

@@ -7,27 +7,21 @@ way; an input that does harm is written to the working folder.
 """
 
 import random
-import resource
-import signal
 import struct
 import sys
-import tempfile
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
-from types import FrameType
 
 from edgeprune.artifact import contents, figures, read
 from edgeprune.errors import InputError
 from edgeprune.export import flatbuffer
+from tests.fuzz.loop import Limits, run
 from tests.fuzz.rearrange import rearranged
 from tests.model_files import control, lite_branches, lite_cnn, lite_model, quantized
 
 __all__ = ["broken", "judge", "seeds"]
 
-_MEMORY = 3 * 2**30
-_SECONDS = 30
+_LIMITS = Limits(seconds=30, addresses=3 * 2**30)
 _EXTREMES = (0, 1, 0x7F, 0x80, 0xFF, 2**15, 2**16 - 1, 2**31 - 1, 2**31, 2**32 - 1, 2**63 - 1)
 
 
@@ -85,38 +79,19 @@ def judge(content: bytes, path: Path) -> str:
     return "read"
 
 
-@contextmanager
-def _limited() -> Iterator[None]:
-    def give_up(number: int, frame: FrameType | None) -> None:
-        raise TimeoutError(f"one file took more than {_SECONDS} s")
+def _made(form: str) -> Callable[[random.Random], bytes]:
+    whole = seeds(form)
 
-    signal.signal(signal.SIGALRM, give_up)
-    resource.setrlimit(resource.RLIMIT_AS, (_MEMORY, _MEMORY))
-    yield
+    def make(chance: random.Random) -> bytes:
+        content = rearranged(form, chance) if chance.random() < 0.5 else chance.choice(whole)
+        if content in whole or chance.random() < 0.2:
+            content = broken(content, chance.choice(whole), chance)
+        return content
 
-
-def _run(form: str, seconds: float, seed: int) -> int:
-    chance, whole = random.Random(seed), seeds(form)
-    counts = {"read": 0, "refused": 0}
-    with _limited(), tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "model"
-        end = time.monotonic() + seconds
-        while time.monotonic() < end:
-            content = chance.choice(whole)
-            if chance.random() < 0.5:
-                content = rearranged(form, chance)
-            if content in whole or chance.random() < 0.2:
-                content = broken(content, chance.choice(whole), chance)
-            signal.alarm(_SECONDS)
-            try:
-                counts[judge(content, path)] += 1
-            except Exception:
-                Path(f"fuzz-{form}.bin").write_bytes(content)
-                raise
-            signal.alarm(0)
-    print(f"{form}: {counts['read']} read, {counts['refused']} refused")
-    return 0 if counts["refused"] else 1
+    return make
 
 
 if __name__ == "__main__":
-    sys.exit(_run(sys.argv[1], float(sys.argv[2]), int(sys.argv[3]) if len(sys.argv) > 3 else 0))
+    form, seconds = sys.argv[1], float(sys.argv[2])
+    seed = int(sys.argv[3]) if len(sys.argv) > 3 else 0
+    sys.exit(run(form, seconds, seed, seeds(form), _made(form), judge, _LIMITS))

@@ -2,8 +2,6 @@
 """No file, however broken, does more than be refused in one line."""
 
 import random
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -11,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgeprune.errors import InputError
+from tests.fuzz.loop import in_a_process
 from tests.fuzz.mutate import broken, judge, seeds
 from tests.fuzz.rearrange import rearranged
 
-ROOT = Path(__file__).parents[2]
 FORMS = ("onnx", "tflite")
 
 
@@ -66,12 +64,7 @@ def test_half_a_minute_of_broken_files_in_limited_memory(
     form: str, request: pytest.FixtureRequest
 ) -> None:
     """In a process of its own, whose memory is limited; it prints what it did."""
-    asked = request.config.getoption("--fuzz-seed")
-    seed = str(random.SystemRandom().randrange(2**32) if asked is None else asked)
-    command = [sys.executable, "-m", "tests.fuzz.mutate", form, "30", seed]
-    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
-    assert run.returncode == 0, f"seed {seed}: {run.stderr}"
-    print(run.stdout)
+    in_a_process("mutate", form, 30, request)
 
 
 def test_the_judge_lets_no_other_error_pass(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,16 +2,13 @@
 """No data, manifest, lock file or TOML, however broken, does more than be refused in one line."""
 
 import random
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from tests.fuzz.files import FORMS, changed, judge, seeds
+from tests.fuzz.loop import in_a_process
 from tests.fuzz.mutate import broken
-
-ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -44,9 +41,4 @@ def test_a_while_of_broken_files_in_limited_memory(
     form: str, request: pytest.FixtureRequest
 ) -> None:
     """In a process of its own, whose memory is limited; it prints what it did."""
-    asked = request.config.getoption("--fuzz-seed")
-    seed = str(random.SystemRandom().randrange(2**32) if asked is None else asked)
-    command = [sys.executable, "-m", "tests.fuzz.files", form, "8", seed]
-    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
-    assert run.returncode == 0, f"seed {seed}: {run.stderr}"
-    print(run.stdout)
+    in_a_process("files", form, 8, request)

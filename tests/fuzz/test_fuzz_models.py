@@ -2,18 +2,15 @@
 """No model file and no ticket, however broken, does more than be refused in one line."""
 
 import random
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.fuzz.loop import in_a_process
 from tests.fuzz.models import FORMS, changed, judge, seeds
 from tests.fuzz.mutate import broken
-
-ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -50,9 +47,4 @@ def test_half_a_minute_of_broken_files_in_limited_memory(
     form: str, request: pytest.FixtureRequest
 ) -> None:
     """In a process of its own, whose memory is limited; it prints what it did."""
-    asked = request.config.getoption("--fuzz-seed")
-    seed = str(random.SystemRandom().randrange(2**32) if asked is None else asked)
-    command = [sys.executable, "-m", "tests.fuzz.models", form, "30", seed]
-    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
-    assert run.returncode == 0, f"seed {seed}: {run.stderr}"
-    print(run.stdout)
+    in_a_process("models", form, 30, request)

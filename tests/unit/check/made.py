@@ -2,6 +2,7 @@
 """Projects and results of ``compress``, made by hand around tiny real files."""
 
 import json
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -138,3 +139,13 @@ def retrain(path: Path, seed: int) -> None:
         fresh = generator.normal(size=shape).astype("float32")
         tensor.CopyFrom(numpy_helper.from_array(fresh, tensor.name))
     onnx.save(model, path)
+
+
+def git(*arguments: str) -> None:
+    command = ["git", "-c", "user.name=t", "-c", "user.email=t@example.org", *arguments]
+    subprocess.run(command, check=True, capture_output=True, timeout=60)
+
+
+def commit(message: str) -> None:
+    git("add", ".")
+    git("commit", "-qm", message)

@@ -13,27 +13,11 @@ from onnx import helper
 from edgeprune.cli.main import main
 from tests.model_files import onnx_model, save
 from tests.unit.check import made
-from tests.unit.check.test_check import FILES, by_rule, commit, found, git
+from tests.unit.check.made import commit
+from tests.unit.check.test_check import FILES, by_rule, found
 from tests.unit.profiler.models import chain
 
 LOCK = "edgeprune.lock.json"
-
-
-@pytest.fixture
-def repo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    git("init", "-q")
-    return tmp_path
-
-
-@pytest.fixture
-def results(repo: Path) -> Path:
-    """A result of ``compress``, accepted and committed."""
-    (repo / "edgeprune.toml").write_text(made.PROJECT)
-    made.result(repo / "out/net/rpi4")
-    assert main(["baseline", "accept", "--reason", "first"]) == 0
-    commit("first")
-    return repo
 
 
 def failed(report: dict[str, Any]) -> list[tuple[str, str]]:

@@ -15,6 +15,7 @@ import pytest
 from edgeprune.cli.main import main
 from edgeprune.target import list_targets
 from tests.unit.check import made
+from tests.unit.check.made import commit
 from tests.unit.profiler.models import chain
 
 ROOT = Path(__file__).parents[3]
@@ -30,35 +31,6 @@ size = "20kB"
 size = "+2 %"
 memory = "+5 %"
 """
-
-
-def git(*arguments: str) -> None:
-    command = ["git", "-c", "user.name=t", "-c", "user.email=t@example.org", *arguments]
-    subprocess.run(command, check=True, capture_output=True, timeout=60)
-
-
-def commit(message: str) -> None:
-    git("add", ".")
-    git("commit", "-qm", message)
-
-
-@pytest.fixture
-def repo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "200")
-    monkeypatch.delenv("GITHUB_STEP_SUMMARY", raising=False)
-    git("init", "-q")
-    return tmp_path
-
-
-@pytest.fixture
-def results(repo: Path) -> Path:
-    """A repository with a result of ``compress`` and an accepted baseline."""
-    (repo / "edgeprune.toml").write_text(made.PROJECT)
-    made.result(repo / "out/net/rpi4")
-    assert main(["baseline", "accept", "--reason", "first"]) == 0
-    commit("first")
-    return repo
 
 
 def found(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, dict[str, Any]]:
