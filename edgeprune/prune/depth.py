@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from edgeprune.channels import Branch, Groups, cut
 from edgeprune.model import Model
-from edgeprune.prune.importance import Scores
+from edgeprune.prune.criteria import Scores
 from edgeprune.recipe import PruneOptions
 
 __all__ = ["BranchPlan", "Depth", "Wanted", "concentrate", "fully_within"]

@@ -12,8 +12,8 @@ import numpy as np
 from edgeprune.channels import Branch, Group, Groups, Totals, cut, without
 from edgeprune.channels.groups import Bools
 from edgeprune.errors import InputError, nearest
+from edgeprune.prune.criteria import Scores
 from edgeprune.prune.depth import BranchPlan, Depth, Wanted, concentrate
-from edgeprune.prune.importance import Scores
 from edgeprune.recipe import PruneOptions
 
 __all__ = ["GroupPlan", "PrunePlan", "decide", "untouched"]

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from time import perf_counter
 from typing import Any
 
@@ -13,7 +13,7 @@ from edgeprune.data import Data
 from edgeprune.errors import InputError
 from edgeprune.figure import counted
 from edgeprune.model import Event, Model, runner
-from edgeprune.prune import importance
+from edgeprune.prune.criteria import CRITERIA, Samples, Scores, Subject
 from edgeprune.prune.depth import Depth
 from edgeprune.prune.plan import PrunePlan, decide, untouched
 from edgeprune.recipe import Importance, PruneOptions
@@ -95,19 +95,17 @@ def _scores(
     branches: tuple[Branch, ...],
     options: PruneOptions,
     context: Context,
-) -> importance.Scores:
+) -> Scores:
     """One for each channel, then one for each branch."""
-    if name in ("l1", "l2"):
-        return importance.magnitude(model, groups, 1 if name == "l1" else 2, branches)
-    if name == "bn-scale":
-        return importance.batch_norm_scale(model, groups, branches)
-    if name == "random":
-        return importance.random(groups, context.seed, branches)
+    criterion = CRITERIA[name]
+    subject = Subject(model, groups, branches, context.seed)
+    if criterion.needs == "weights":
+        return criterion.score(subject)
     if context.data is None:
-        raise InputError("importance 'taylor' needs --data; without data use l1, l2 or bn-scale")
+        raise InputError(f"importance '{name}' needs --data; without data use l1, l2 or bn-scale")
     if _few(model, options, context.data):
         raise InputError(
-            f"importance 'taylor' needs {model.fixed_batch} training samples, the batch "
+            f"importance '{name}' needs {model.fixed_batch} training samples, the batch "
             "that the model fixes; use l1, l2 or bn-scale, or export it with a dynamic batch"
         )
     batch = model.fixed_batch or _BATCH
@@ -119,7 +117,8 @@ def _scores(
     task = read(context.data, run, endings(dense), only_labels=context.dense is None)
     total = min(options.samples, context.data.sizes["train"])
     with context.progress.bar("prune: importance", total) as bar:
-        return importance.taylor(model, groups, batches, task.outputs, bar.advance, branches)
+        samples = Samples(batches, task.outputs, bar.advance)
+        return criterion.score(replace(subject, samples=samples))
 
 
 def _notes(groups: Groups, decision: PrunePlan, options: PruneOptions) -> tuple[str, ...]:

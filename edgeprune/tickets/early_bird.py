@@ -24,7 +24,7 @@ from edgeprune.errors import InputError
 from edgeprune.finetune import read_state, with_state
 from edgeprune.mask import Network, Ticket, channel_mask, look
 from edgeprune.model import Event, Model
-from edgeprune.prune.importance import batch_norm_weights
+from edgeprune.prune.criteria import batch_norm_weights
 from edgeprune.tickets.early_bird_coefficients import Coefficients, readers, with_coefficients
 from edgeprune.tickets.found import Found, Work, about
 from edgeprune.tickets.ledger import Ledger

@@ -15,7 +15,7 @@ from edgeprune.context import Context
 from edgeprune.data import open_data
 from edgeprune.errors import InputError
 from edgeprune.model import Event, Model, capture
-from edgeprune.prune import PrunePlan, importance, plan, prune
+from edgeprune.prune import PrunePlan, plan, prune
 from edgeprune.prune.depth import Depth
 from edgeprune.prune.plan import decide
 from edgeprune.recipe import PruneOptions
@@ -23,6 +23,7 @@ from edgeprune.target import find_target
 from tests import networks
 from tests.unit.channels.graphs import captured
 from tests.unit.channels.residual import Images
+from tests.unit.prune import drawn
 
 USELESS = "layer2.1"
 
@@ -61,7 +62,7 @@ def going(decision: PrunePlan) -> list[str]:
 def decided(model: Model, options: PruneOptions, multiple: int = 1, seed: int = 0) -> PrunePlan:
     groups = analyse(model)
     branches = find_branches(model, groups)
-    scores = importance.random(groups, seed, branches)
+    scores = drawn(groups, seed, branches)
     depth = Depth(model, branches, scores[groups.channels :])
     return decide(groups, scores[: groups.channels], "random", options, multiple, depth)
 
@@ -122,7 +123,7 @@ STAGE_ONE = [f"layer1.{block}.conv1" for block in "012"]
 
 def decided_plainly(model: Model, ratio: float) -> PrunePlan:
     groups = analyse(model)
-    scores = importance.random(groups, 0)
+    scores = drawn(groups, 0)
     return decide(groups, scores, "random", PruneOptions(ratio=ratio), 1)
 
 
@@ -147,9 +148,7 @@ def test_widths_and_stages_survive(resnet, ratio, scope, multiple, seed) -> None
 
 def test_a_branch_goes_whole_where_channels_could_not(resnet) -> None:
     """Of 16 channels a multiple of 16 takes none; a whole block needs no rounding."""
-    plain = decide(
-        groups := analyse(resnet), importance.random(groups, 0), "r", PruneOptions(ratio=0.5), 16
-    )
+    plain = decide(groups := analyse(resnet), drawn(groups, 0), "r", PruneOptions(ratio=0.5), 16)
     assert {g.after for g in plain.groups if g.name in STAGE_ONE} == {16}
     options = PruneOptions(ratio=0.5, allow_depth=True)
     assert sum(name.startswith("layer1") for name in going(decided(resnet, options, 16))) == 1
@@ -222,7 +221,7 @@ def test_the_last_layer_stays() -> None:
     everything = PruneOptions(ratio=0.999999999999, allow_depth=True)
     decision = decide(
         groups,
-        importance.random(groups, 0),
+        drawn(groups, 0),
         "random",
         everything,
         1,

@@ -7,11 +7,11 @@ from hypothesis import strategies as st
 
 from edgeprune.channels import Groups, analyse
 from edgeprune.errors import InputError
-from edgeprune.prune import importance
 from edgeprune.prune.plan import decide
 from edgeprune.recipe import PruneOptions
 from tests import networks
 from tests.unit.channels.graphs import captured
+from tests.unit.prune import drawn
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +37,7 @@ def widths(plan) -> dict[str, tuple[int, int]]:
 )
 def test_no_group_is_emptied_and_widths_are_multiples(groups, ratio, scope, multiple, seed) -> None:
     options = PruneOptions(ratio=ratio, scope=scope)
-    plan = decide(groups, importance.random(groups, seed), "random", options, multiple)
+    plan = decide(groups, drawn(groups, seed), "random", options, multiple)
     for group, its in zip(groups.groups, plan.groups, strict=True):
         assert its.after == group.size - plan.removed[group.channels].sum()
         assert 1 <= its.after <= its.before
@@ -46,7 +46,7 @@ def test_no_group_is_emptied_and_widths_are_multiples(groups, ratio, scope, mult
 
 
 def test_uniform_keeps_the_same_share_of_each_group(groups) -> None:
-    plan = decide(groups, importance.random(groups, 0), "random", PruneOptions(ratio=0.5), 1)
+    plan = decide(groups, drawn(groups, 0), "random", PruneOptions(ratio=0.5), 1)
     assert all(after * 2 == before for before, after in widths(plan).values())
     assert plan.ratio == 0.5
 
@@ -68,20 +68,20 @@ def test_the_least_important_channels_go(groups) -> None:
 
 
 def test_heads_need_no_rounding(transformer) -> None:
-    plan = decide(transformer, importance.random(transformer, 0), "r", PruneOptions(ratio=0.5), 8)
+    plan = decide(transformer, drawn(transformer, 0), "r", PruneOptions(ratio=0.5), 8)
     assert widths(plan)["layers.0.attention.qkv"] == (4, 2)
 
 
 def test_exclusion(groups) -> None:
     options = PruneOptions(ratio=0.5, exclude=("features.6.*",))
-    plan = decide(groups, importance.random(groups, 0), "random", options, 1)
+    plan = decide(groups, drawn(groups, 0), "random", options, 1)
     assert widths(plan)["features.6"] == (64, 64)
     with pytest.raises(InputError, match=r"'featres\.6' matches no parameter"):
-        decide(groups, importance.random(groups, 0), "r", PruneOptions(exclude=("featres.6",)), 1)
+        decide(groups, drawn(groups, 0), "r", PruneOptions(exclude=("featres.6",)), 1)
 
 
 def test_a_group_without_a_score_stays(groups) -> None:
-    scores = importance.random(groups, 0)
+    scores = drawn(groups, 0)
     scores[groups.groups[0].channels] = np.nan
     plan = decide(groups, scores, "bn-scale", PruneOptions(ratio=0.5), 1)
     assert plan.groups[0].after == plan.groups[0].before

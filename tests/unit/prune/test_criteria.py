@@ -2,6 +2,8 @@
 """Each criterion against a plain computation over the network's own modules."""
 
 import copy
+from collections.abc import Sequence
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -12,8 +14,9 @@ from torch import nn
 from edgeprune.channels import analyse
 from edgeprune.data import Batch
 from edgeprune.errors import DataError, InputError
-from edgeprune.model import Event, capture
-from edgeprune.prune import importance
+from edgeprune.model import Event, Model, capture
+from edgeprune.prune.criteria import CRITERIA, Samples, Scores, Subject
+from edgeprune.recipe import Importance
 from edgeprune.tasks import Classes, Kind, Values
 from tests import networks
 from tests.unit.channels.graphs import captured
@@ -24,6 +27,18 @@ LABELLED, UNLABELLED = Classes(1, (10,), labelled=True), Classes(1, (10,))
 def one(rank: int) -> Kind:
     """Values of unit variance."""
     return Values(np.ones((1,) * rank))
+
+
+def scored(
+    name: str, model: Model, data: Sequence[Batch] = (), kinds: Sequence[Kind] = (), seed: int = 0
+) -> Scores:
+    """The scores of all channels."""
+    samples = Samples(iter(data), kinds) if data else None
+    return CRITERIA[name].score(Subject(model, analyse(model), seed=seed, samples=samples))
+
+
+def test_a_recipe_names_each_criterion() -> None:
+    assert get_args(Importance) == tuple(CRITERIA)
 
 
 @pytest.fixture(scope="module")
@@ -46,17 +61,13 @@ def test_magnitudes_of_conv3(network, model) -> None:
     owned = [network.conv3.weight.flatten(1), network.conv3.bias[:, None], network.head.weight.T]
     rows = torch.cat(owned, 1).detach()
     mine = by_name(groups, "conv3")
-    np.testing.assert_allclose(
-        importance.magnitude(model, groups, 1)[mine], rows.abs().sum(1), rtol=1e-5
-    )
-    np.testing.assert_allclose(
-        importance.magnitude(model, groups, 2)[mine], rows.norm(dim=1), rtol=1e-5
-    )
+    np.testing.assert_allclose(scored("l1", model)[mine], rows.abs().sum(1), rtol=1e-5)
+    np.testing.assert_allclose(scored("l2", model)[mine], rows.norm(dim=1), rtol=1e-5)
 
 
 def test_batch_norm_scale_and_its_absence(network, model) -> None:
     groups = analyse(model)
-    scores = importance.batch_norm_scale(model, groups)
+    scores = scored("bn-scale", model)
     expected = network.bn1.weight.abs() + network.bn2.weight.abs()
     np.testing.assert_allclose(scores[by_name(groups, "conv1")], expected.detach(), rtol=1e-5)
     assert np.isnan(scores[by_name(groups, "conv3")]).all()
@@ -91,7 +102,7 @@ def test_taylor(network, model, labelled: bool) -> None:
         )
         expected.append(line**2)
     kind = LABELLED if labelled else UNLABELLED
-    scores = importance.taylor(model, groups, iter(data), [kind])
+    scores = scored("taylor", model, data, [kind])
     np.testing.assert_allclose(
         scores[by_name(groups, "conv3")], torch.stack(expected).mean(0), rtol=1e-4
     )
@@ -101,7 +112,7 @@ def test_taylor_predicts_the_loss_of_a_small_change(network, model) -> None:
     """Its square root is the change of the loss, to first order, when a channel fades a little."""
     groups = analyse(model)
     (batch,) = batches(1, True)
-    scores = importance.taylor(model, groups, iter([batch]), [LABELLED])
+    scores = scored("taylor", model, [batch], [LABELLED])
     channel = 2
     twin, step = copy.deepcopy(network), 1e-3
 
@@ -130,11 +141,11 @@ class Squeezed(nn.Module):
 
 
 def test_taylor_of_probabilities_is_that_of_their_logits(network, model) -> None:
-    groups, data = analyse(model), batches(2, True)
-    expected = importance.taylor(model, groups, iter(data), [LABELLED])
+    data = batches(2, True)
+    expected = scored("taylor", model, data, [LABELLED])
     example = (torch.randn(2, 1, 8, 8),)
     ended, _ = capture(nn.Sequential(network, nn.Softmax(1)), example, event=Event("capture"))
-    scores = importance.taylor(ended, analyse(ended), iter(data), [LABELLED])
+    scores = scored("taylor", ended, data, [LABELLED])
     np.testing.assert_allclose(scores, expected, rtol=1e-4)
 
 
@@ -153,7 +164,7 @@ def test_taylor_looks_at_all_outputs() -> None:
     torch.manual_seed(0)
     changed = captured(Two().eval(), torch.randn(2, 6))
     groups, batch = analyse(changed), Batch((torch.randn(16, 6),), None)
-    scores = importance.taylor(changed, groups, iter([batch]), [one(2), one(2)])
+    scores = scored("taylor", changed, [batch], [one(2), one(2)])
     for group in groups.groups:
         assert scores[group.channels].any(), group.name
 
@@ -161,7 +172,7 @@ def test_taylor_looks_at_all_outputs() -> None:
 def test_taylor_names_a_label_that_is_no_class(model) -> None:
     batch = Batch(batches(1, False)[0].inputs, torch.tensor([0, 1, 12, 3]))
     with pytest.raises(DataError, match=r"label 12 is outside 0..9"):
-        importance.taylor(model, analyse(model), iter([batch]), [LABELLED])
+        scored("taylor", model, [batch], [LABELLED])
 
 
 def test_taylor_tells_of_an_index_outside_its_table() -> None:
@@ -169,19 +180,18 @@ def test_taylor_tells_of_an_index_outside_its_table() -> None:
     changed = captured(ids, torch.zeros(2, 2, dtype=torch.int64))
     batch = Batch((torch.full((2, 2), 7),), None)
     with pytest.raises(DataError, match="token id"):
-        importance.taylor(changed, analyse(changed), iter([batch]), [UNLABELLED])
+        scored("taylor", changed, [batch], [UNLABELLED])
 
 
 def test_taylor_says_that_decisions_have_no_gradient() -> None:
     changed = captured(Squeezed(lambda y: y.argmax(1)).eval(), torch.randn(2, 1, 8, 8))
     with pytest.raises(InputError, match="use l1, l2 or bn-scale"):
-        importance.taylor(changed, analyse(changed), iter(batches(1, True)), [Classes(None)])
+        scored("taylor", changed, batches(1, True), [Classes(None)])
 
 
 def test_random_depends_on_the_seed_alone(model) -> None:
-    groups = analyse(model)
-    assert (importance.random(groups, 1) == importance.random(groups, 1)).all()
-    assert (importance.random(groups, 1) != importance.random(groups, 2)).any()
+    assert (scored("random", model, seed=1) == scored("random", model, seed=1)).all()
+    assert (scored("random", model, seed=1) != scored("random", model, seed=2)).any()
 
 
 class DeadHalf(nn.Module):
@@ -221,16 +231,15 @@ def test_a_weight_counts_as_it_is_computed(kind: str, criterion: str) -> None:
     (group,) = groups.groups
     if criterion == "taylor":
         batch = Batch((torch.randn(8, 4, 10),), None)
-        scores = importance.taylor(model, groups, iter([batch]), [one(3)])
+        scores = scored("taylor", model, [batch], [one(3)])
     else:
-        scores = importance.magnitude(model, groups, int(criterion[1]))
+        scores = scored(criterion, model)
     assert np.flatnonzero(scores[group.channels] == 0).tolist() == list(range(0, 16, 2))
 
 
 def test_the_norm_of_a_computed_weight_stands_in_for_its_parameters() -> None:
     network = DeadHalf("norm").eval()
     model = captured(network, torch.randn(2, 4, 10))
-    groups = analyse(model)
     rows = torch.cat([network.a.weight.flatten(1), network.a.bias[:, None]], 1)
     expected = torch.cat([rows, network.b.weight[:, :, 0].T], 1).detach().norm(dim=1)
-    np.testing.assert_allclose(importance.magnitude(model, groups, 2), expected, rtol=1e-5)
+    np.testing.assert_allclose(scored("l2", model), expected, rtol=1e-5)
