@@ -32,7 +32,10 @@ Numerics = Literal["fp32", "fp16", "int8", "int8-dynamic", "int8-weights"]
 NUMERICS: tuple[Numerics, ...] = ("fp32", "fp16", "int8", "int8-dynamic", "int8-weights")
 Format = Literal["onnx", "tflite"]
 Precision = Literal["float32", "bfloat16"]
-Importance = Literal["l1", "l2", "taylor", "bn-scale", "random"]
+Importance = Literal[
+    "l1", "l2", "taylor", "taylor-abs", "fisher", "obs", "wanda", "apoz", "bn-scale", "fpgm",
+    "lamp", "random",
+]  # fmt: skip
 
 
 class PruneOptions(Config):

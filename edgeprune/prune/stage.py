@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, replace
+from math import prod
 from time import perf_counter
 from typing import Any
 
@@ -22,6 +23,9 @@ from edgeprune.tasks import endings, read
 
 __all__ = ["plan", "prune"]
 
+_ELEMENTS = 1 << 20
+"""Numbers in the inputs of one batch, at most (six images of 224x224): a backward pass holds all
+that lies between."""
 _BATCH = 32
 """Samples in one gradient of the Taylor score."""
 
@@ -108,7 +112,8 @@ def _scores(
             f"importance '{name}' needs {model.fixed_batch} training samples, the batch "
             "that the model fixes; use l1, l2 or bn-scale, or export it with a dynamic batch"
         )
-    batch = model.fixed_batch or _BATCH
+    each = sum(prod(i.sample) for i in model.inputs if i.batch_axis is not None)
+    batch = model.fixed_batch or min(_BATCH, max(1, _ELEMENTS // max(each, 1)))
     batches = context.data.sample_train(batch, options.samples, context.seed)
     if not model.dynamic_batch:
         batches = (b for b in batches if len(b) == batch)
@@ -117,7 +122,7 @@ def _scores(
     task = read(context.data, run, endings(dense), only_labels=context.dense is None)
     total = min(options.samples, context.data.sizes["train"])
     with context.progress.bar("prune: importance", total) as bar:
-        samples = Samples(batches, task.outputs, bar.advance)
+        samples = Samples(batches, task.outputs, total, bar.advance)
         return criterion.score(replace(subject, samples=samples))
 
 

@@ -83,8 +83,9 @@ def test_all_numerics_are_accepted(tmp_path: Path, numerics: str) -> None:
         ('[prune]\nratio = "0.5"', "key 'prune.ratio' should be a valid number, got \"0.5\""),
         (
             '[prune]\nimportance = "tailor"',
-            "key 'prune.importance' should be 'l1', 'l2', 'taylor', 'bn-scale' or 'random', "
-            "or be 'auto', got \"tailor\"; did you mean 'taylor'?",
+            "key 'prune.importance' should be 'l1', 'l2', 'taylor', 'taylor-abs', 'fisher', 'obs', "
+            "'wanda', 'apoz', 'bn-scale', 'fpgm', 'lamp' or 'random', or be 'auto', "
+            "got \"tailor\"; did you mean 'taylor'?",
         ),
         (
             '[prune]\nexclude = "head"',

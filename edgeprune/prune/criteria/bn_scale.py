@@ -9,7 +9,7 @@ import torch
 
 from edgeprune.model import Model
 from edgeprune.prune.criteria.criterion import Scores, Subject
-from edgeprune.prune.criteria.slices import means, parameters, sum_slices
+from edgeprune.prune.criteria.slices import Slices, weights
 
 __all__ = ["batch_norm_scale", "batch_norm_weights"]
 
@@ -19,11 +19,10 @@ def batch_norm_scale(subject: Subject) -> Scores:
 
     Channels and branches without batch norm get NaN.
     """
-    groups, scales = subject.groups, batch_norm_weights(subject.model)
-    weights = {n: p.abs() for n, p in parameters(subject.model, groups).items() if n in scales}
-    present = sum_slices(groups, {n: torch.ones_like(p) for n, p in weights.items()})
-    channels = np.where(present > 0, sum_slices(groups, weights), np.nan)
-    return np.append(channels, means(subject.branches, weights))
+    names, slices = batch_norm_weights(subject.model), Slices(subject)
+    scales = {n: p.abs() for n, p in weights(subject).items() if n in names}
+    present = slices.sums({n: torch.ones_like(p) for n, p in scales.items()})
+    return np.where(present > 0, slices.means(scales), np.nan)
 
 
 def batch_norm_weights(model: Model) -> set[str]:

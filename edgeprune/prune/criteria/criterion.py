@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a criterion is given, and what it says that it needs."""
+"""What a criterion is given, and what it says of itself."""
 
 from __future__ import annotations
 
@@ -29,6 +29,8 @@ class Samples:
     batches: Iterator[Batch]
     kinds: Sequence[Kind]
     """What the outputs are: the loss is the sum over them."""
+    total: int
+    """Of all batches."""
     advance: Callable[[int], None] = lambda _: None
     """Called with the size of each batch that is done."""
 

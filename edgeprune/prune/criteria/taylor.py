@@ -5,12 +5,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from edgeprune.channels import find_computed
 from edgeprune.prune.criteria.criterion import Scores, Subject
 from edgeprune.prune.criteria.gradients import products
-from edgeprune.prune.criteria.slices import sum_slices, sums
+from edgeprune.prune.criteria.slices import Slices, biases
 
-__all__ = ["taylor"]
+__all__ = ["taylor", "taylor_abs"]
 
 
 def taylor(subject: Subject) -> Scores:
@@ -23,10 +22,24 @@ def taylor(subject: Subject) -> Scores:
             outside the model's table.
         InputError: No output has a gradient.
     """
-    groups, branches = subject.groups, subject.branches
-    computed = find_computed(subject.model, groups)
-    total = np.zeros(groups.channels + len(branches))
-    for count, found in enumerate(products(subject, computed, "taylor"), 1):
-        each = np.append(sum_slices(groups, found, computed), sums(branches, found))
-        total += (each**2 - total) / count
+    slices, total, count = Slices(subject), np.zeros(1), 0
+    for size, found in products(subject, "taylor"):
+        count += size
+        total = total + (slices.sums(found) ** 2 - total) * size / count
+    return total
+
+
+def taylor_abs(subject: Subject) -> Scores:
+    """The sum of |gradient times weight| over all weights that a channel, or a branch, owns,
+    averaged over batches; biases don't count.
+
+    Raises:
+        DataError: As ``taylor``.
+        InputError: As ``taylor``.
+    """
+    slices, left_out, total, count = Slices(subject), biases(subject.model), np.zeros(1), 0
+    for size, found in products(subject, "taylor-abs"):
+        count += size
+        sizes = {n: v.abs() for n, v in found.items() if n not in left_out}
+        total = total + (slices.sums(sizes) - total) * size / count
     return total

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
 from edgeprune.channels import analyse
 from edgeprune.data import Batch
@@ -33,7 +33,7 @@ def scored(
     name: str, model: Model, data: Sequence[Batch] = (), kinds: Sequence[Kind] = (), seed: int = 0
 ) -> Scores:
     """The scores of all channels."""
-    samples = Samples(iter(data), kinds) if data else None
+    samples = Samples(iter(data), kinds, sum(map(len, data))) if data else None
     return CRITERIA[name].score(Subject(model, analyse(model), seed=seed, samples=samples))
 
 
@@ -56,13 +56,38 @@ def by_name(groups, name: str):
     return next(g for g in groups.groups if g.name == name).channels
 
 
+def rows_of_conv3(network: nn.Module) -> Tensor:
+    """The weights of each of its channels; a bias is none."""
+    return torch.cat([network.conv3.weight.flatten(1), network.head.weight.T], 1).detach()
+
+
 def test_magnitudes_of_conv3(network, model) -> None:
-    groups = analyse(model)
-    owned = [network.conv3.weight.flatten(1), network.conv3.bias[:, None], network.head.weight.T]
-    rows = torch.cat(owned, 1).detach()
-    mine = by_name(groups, "conv3")
+    rows, mine = rows_of_conv3(network), by_name(analyse(model), "conv3")
     np.testing.assert_allclose(scored("l1", model)[mine], rows.abs().sum(1), rtol=1e-5)
     np.testing.assert_allclose(scored("l2", model)[mine], rows.norm(dim=1), rtol=1e-5)
+
+
+def test_biases_of_norms_do_not_count(network, model) -> None:
+    twin = copy.deepcopy(network)
+    nn.init.uniform_(twin.bn1.bias, 5, 9)
+    nn.init.uniform_(twin.conv3.bias, 5, 9)
+    other, _ = capture(twin, (torch.randn(2, 1, 8, 8),), event=Event("capture"))
+    for name in ("l1", "l2", "lamp", "fpgm"):
+        assert (scored(name, other) == scored(name, model)).all(), name
+
+
+def test_lamp_divides_by_what_is_left(network, model) -> None:
+    squares = rows_of_conv3(network).square().sum(1).numpy()
+    expected = [s / squares[squares >= s].sum() for s in squares]
+    found = scored("lamp", model)[by_name(analyse(model), "conv3")]
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+def test_fpgm_adds_up_distances(network, model) -> None:
+    rows = rows_of_conv3(network).numpy().astype(float)
+    expected = [sum(np.linalg.norm(a - b) for b in rows) for a in rows]
+    found = scored("fpgm", model)[by_name(analyse(model), "conv3")]
+    np.testing.assert_allclose(found, expected, rtol=1e-4)
 
 
 def test_batch_norm_scale_and_its_absence(network, model) -> None:
@@ -106,6 +131,55 @@ def test_taylor(network, model, labelled: bool) -> None:
     np.testing.assert_allclose(
         scores[by_name(groups, "conv3")], torch.stack(expected).mean(0), rtol=1e-4
     )
+
+
+def gradients(network: nn.Module, batch: Batch) -> dict[str, Tensor]:
+    """Weight times gradient of all parameters."""
+    twin = copy.deepcopy(network)
+    F.cross_entropy(twin(*batch.inputs), batch.labels).backward()
+    return {n: (p * p.grad).detach() for n, p in twin.named_parameters()}
+
+
+def test_taylor_abs_adds_up_sizes_without_biases(network, model) -> None:
+    data = batches(3, True)
+    found = [gradients(network, batch) for batch in data]
+    expected = torch.stack(
+        [g["conv3.weight"].abs().sum((1, 2, 3)) + g["head.weight"].abs().sum(0) for g in found]
+    )
+    scores = scored("taylor-abs", model, data, [LABELLED])[by_name(analyse(model), "conv3")]
+    np.testing.assert_allclose(scores, expected.mean(0), rtol=1e-4)
+
+
+def test_fisher_is_half_the_squares_of_one_sample(network, model) -> None:
+    """In batches of one it is exact."""
+    (batch,) = batches(1, True)
+    data = [Batch((batch.inputs[0][i : i + 1],), batch.labels[i : i + 1]) for i in range(4)]
+    expected = torch.zeros(16)
+    for batch in data:
+        g = gradients(network, batch)
+        squares = g["conv3.weight"].square().sum((1, 2, 3)) + g["conv3.bias"].square()
+        expected += (squares + g["head.weight"].square().sum(0)) / 2 / len(data)
+    scores = scored("fisher", model, data, [LABELLED])[by_name(analyse(model), "conv3")]
+    np.testing.assert_allclose(scores, expected, rtol=1e-4)
+
+
+def pooled(network: nn.Module, data: Sequence[Batch]) -> Tensor:
+    """What the head reads."""
+    found: list[Tensor] = []
+    handle = network.head.register_forward_pre_hook(lambda _, given: found.append(given[0]))
+    with torch.no_grad():
+        for batch in data:
+            network(*batch.inputs)
+    handle.remove()
+    return torch.cat(found)
+
+
+def test_wanda_and_apoz_of_what_the_head_reads(network, model) -> None:
+    data, mine = batches(3, False), by_name(analyse(model), "conv3")
+    x = pooled(network, data)
+    expected = network.head.weight.detach().abs().sum(0) * x.square().mean(0).sqrt()
+    np.testing.assert_allclose(scored("wanda", model, data)[mine], expected, rtol=1e-4)
+    np.testing.assert_allclose(scored("apoz", model, data)[mine], (x > 0).float().mean(0))
 
 
 def test_taylor_predicts_the_loss_of_a_small_change(network, model) -> None:
@@ -224,22 +298,21 @@ class DeadHalf(nn.Module):
 
 
 @pytest.mark.parametrize("kind", ["norm", "standardised"])
-@pytest.mark.parametrize("criterion", ["l1", "l2", "taylor"])
+@pytest.mark.parametrize(
+    "criterion", ["l1", "l2", "lamp", "taylor", "taylor-abs", "fisher", "obs", "wanda", "apoz"]
+)
 def test_a_weight_counts_as_it_is_computed(kind: str, criterion: str) -> None:
     model = captured(DeadHalf(kind).eval(), torch.randn(2, 4, 10))
     groups = analyse(model)
     (group,) = groups.groups
-    if criterion == "taylor":
-        batch = Batch((torch.randn(8, 4, 10),), None)
-        scores = scored("taylor", model, [batch], [one(3)])
-    else:
-        scores = scored(criterion, model)
+    batch = Batch((torch.randn(8, 4, 10),), None)
+    scores = scored(criterion, model, [batch], [one(3)])
     assert np.flatnonzero(scores[group.channels] == 0).tolist() == list(range(0, 16, 2))
 
 
 def test_the_norm_of_a_computed_weight_stands_in_for_its_parameters() -> None:
     network = DeadHalf("norm").eval()
     model = captured(network, torch.randn(2, 4, 10))
-    rows = torch.cat([network.a.weight.flatten(1), network.a.bias[:, None]], 1)
+    rows = network.a.weight.flatten(1)
     expected = torch.cat([rows, network.b.weight[:, :, 0].T], 1).detach().norm(dim=1)
     np.testing.assert_allclose(scored("l2", model), expected, rtol=1e-5)

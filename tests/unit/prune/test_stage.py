@@ -12,7 +12,8 @@ from edgeprune.data import open_data
 from edgeprune.errors import InputError
 from edgeprune.model import Event, Model
 from edgeprune.model.capture import as_model, capture_program
-from edgeprune.prune import plan, prune
+from edgeprune.prune import plan, prune, stage
+from edgeprune.prune.criteria import CRITERIA, Criterion, Scores, Subject
 from edgeprune.recipe import PruneOptions
 from edgeprune.target import find_target
 from tests import networks
@@ -41,6 +42,43 @@ def test_less_than_one_fixed_batch_is_no_gradient(fixed, short) -> None:
 def test_asking_for_it_is_refused(fixed, short) -> None:
     with pytest.raises(InputError, match="needs 64 training samples"):
         plan(fixed, PruneOptions(importance="taylor"), short)
+
+
+@pytest.fixture(scope="module")
+def dynamic() -> Model:
+    torch.manual_seed(0)
+    example = (torch.randn(2, 1, 8, 8),)
+    return as_model(capture_program(networks.DigitsCnn(8).eval(), example), Event("load"))
+
+
+@pytest.mark.parametrize("name", CRITERIA)
+def test_every_criterion_decides(dynamic, short, name: str) -> None:
+    """And takes a network as it is given: with labels, and more samples than there are."""
+    decision = plan(dynamic, PruneOptions(ratio=0.5, importance=name, multiple=1), short)
+    assert decision.importance == name
+    spared = {g.name for g in decision.groups if g.after == g.before}
+    assert spared == ({"conv3"} if name == "bn-scale" else set())  # it has no batch norm
+
+
+@pytest.mark.parametrize("name", [n for n, c in CRITERIA.items() if c.needs != "weights"])
+def test_what_needs_samples_says_so(dynamic, tmp_path, name: str) -> None:
+    blind = Context(find_target("host"), tmp_path)
+    with pytest.raises(InputError, match=f"importance '{name}' needs --data"):
+        plan(dynamic, PruneOptions(importance=name), blind)
+
+
+def test_large_samples_come_in_small_batches(dynamic, short, monkeypatch) -> None:
+    """Or a backward pass over them wouldn't fit into memory."""
+    monkeypatch.setattr(stage, "_ELEMENTS", 5 * 64)
+    sizes: list[int] = []
+
+    def seen(subject: Subject) -> Scores:
+        sizes.extend(len(batch) for batch in subject.drawn.batches)
+        return np.ones(subject.groups.channels)
+
+    monkeypatch.setattr(stage, "CRITERIA", {"fisher": Criterion(seen, needs="gradients")})
+    plan(dynamic, PruneOptions(importance="fisher"), short)
+    assert max(sizes) == 5
 
 
 def test_what_is_excluded_is_not_said_to_be_rounded_away(fixed, short) -> None:
