@@ -58,6 +58,11 @@ class PruneOptions(Config):
     """In attention: whole heads go, or the same positions of each head's width."""
     grouped: Literal["channels", "groups"] = "channels"
     """In grouped convolutions: the same positions of each group go, or whole groups."""
+    recover: bool = True
+    """Fit the layers that are left to what the dense network does, where there is data: closed-form
+    least squares, no labels, no training."""
+    recover_samples: Annotated[int, Field(ge=1)] = 1024
+    """Training samples for that."""
     allow_depth: bool = False
     """Whole residual branches may go, least important first, in place of channels inside all of
     them; the ratio stays what it is."""

@@ -85,6 +85,13 @@ class Groups:
             known & removed[np.where(known, self.channel_of, 0)] if removed.size else known & False
         )
 
+    def left(self, removed: Bools, name: str, dim: int) -> NDArray[np.int64] | None:
+        """Which indices of a dimension of a parameter are still there without the channels in
+        ``removed``; ``None``: all."""
+        dims = self.walk.states.get(name)
+        axis = dims[dim] if dims is not None and dim < len(dims) else None
+        return None if axis is None else np.flatnonzero(~self.gone(removed)[axis])
+
     def totals(self, removed: Bools | None = None) -> Totals:
         """What the network costs without the channels in ``removed``, from shapes alone."""
         kept = ~self.gone(self.keep_all() if removed is None else removed)

@@ -109,6 +109,7 @@ def prune_changes(
     attention: str | None,
     grouped: str | None,
     allow_depth: bool,
+    no_recover: bool,
 ) -> dict[str, Any]:
     """The pruning options as changes of a recipe."""
     return {
@@ -120,6 +121,7 @@ def prune_changes(
         "prune.attention": attention,
         "prune.grouped": grouped,
         "prune.allow_depth": allow_depth or None,
+        "prune.recover": False if no_recover else None,
     }
 
 

@@ -123,6 +123,7 @@ def compress(
     attention: opt.AttentionOption = None,
     grouped: opt.GroupedOption = None,
     allow_depth: opt.AllowDepthOption = False,
+    no_recover: opt.NoRecoverOption = False,
     epochs: opt.EpochsOption = None,
     lr: opt.LrOption = None,
     optimizer: opt.OptimizerOption = None,
@@ -157,7 +158,7 @@ def compress(
     changes = {
         "seed": seed,
         **asked.prune_changes(
-            ratio, importance, scope, multiple, exclude, attention, grouped, allow_depth
+            ratio, importance, scope, multiple, exclude, attention, grouped, allow_depth, no_recover
         ),
         **asked.finetune_changes(epochs, lr, optimizer, batch_size, distill, patience),
         "quantize.numerics": asked.numerics(numerics),

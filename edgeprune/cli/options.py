@@ -37,6 +37,7 @@ __all__ = [
     "MaxSizeOption",
     "ModelArgument",
     "MultipleOption",
+    "NoRecoverOption",
     "NumericsOption",
     "OptimizerOption",
     "OutputOption",
@@ -275,6 +276,15 @@ AllowDepthOption = Annotated[
         "--allow-depth",
         help="Let whole residual branches go, the least important first, in place of channels "
         "inside all of them.",
+        rich_help_panel=_PRUNING,
+    ),
+]
+NoRecoverOption = Annotated[
+    bool,
+    typer.Option(
+        "--no-recover",
+        help="Leave the weights as they are cut; else, where there is data, each layer is fitted "
+        "to the dense network's outputs by least squares, without training.",
         rich_help_panel=_PRUNING,
     ),
 ]

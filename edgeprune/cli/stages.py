@@ -86,6 +86,7 @@ def prune(
     attention: opt.AttentionOption = None,
     grouped: opt.GroupedOption = None,
     allow_depth: opt.AllowDepthOption = False,
+    no_recover: opt.NoRecoverOption = False,
     overwrite: opt.OverwriteOption = False,
     json: opt.JsonOption = False,
     seed: opt.SeedOption = None,
@@ -96,7 +97,7 @@ def prune(
     With --ticket its channels go, or its zeros are put into the weights.
     """
     changes = asked.prune_changes(
-        ratio, importance, scope, multiple, exclude, attention, grouped, allow_depth
+        ratio, importance, scope, multiple, exclude, attention, grouped, allow_depth, no_recover
     )
     chosen = asked.recipe(recipe, {"seed": seed, **changes})
     source = asked.source(model, arch, state_key, allow_surplus, input_shape, trust_pickle)

@@ -4,7 +4,7 @@
 from edgeprune.finetune.loop import Step, train
 from edgeprune.finetune.optimise import cosine_with_warmup, make_optimizer
 from edgeprune.finetune.stage import finetune
-from edgeprune.finetune.state import read_state, with_state, write_state
+from edgeprune.model.state import read_state, with_state, write_state
 
 __all__ = [
     "Step",

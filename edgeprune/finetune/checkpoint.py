@@ -17,7 +17,7 @@ import torch
 
 from edgeprune.errors import OutputError
 from edgeprune.finetune.loop import Totals
-from edgeprune.finetune.state import State
+from edgeprune.model.state import State
 from edgeprune.writing import write
 
 __all__ = ["Best", "Checkpoint", "deferred_interrupt", "fetch", "load", "run_key", "save", "store"]

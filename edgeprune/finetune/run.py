@@ -15,9 +15,9 @@ from edgeprune.finetune.loop import Step, Totals, evaluate, train
 from edgeprune.finetune.loss import bind
 from edgeprune.finetune.optimise import cosine_with_warmup, make_optimizer
 from edgeprune.finetune.plan import Plan
-from edgeprune.finetune.state import read_state, write_state
 from edgeprune.mask import Held
 from edgeprune.model import Model, set_training
+from edgeprune.model.state import read_state, write_state
 from edgeprune.progress import Bar
 from edgeprune.recipe import FinetuneOptions
 from edgeprune.tasks import logits

@@ -10,8 +10,8 @@ from edgeprune.figure import Figure, measured
 from edgeprune.finetune.checkpoint import run_key
 from edgeprune.finetune.plan import make_plan, nothing_to_do
 from edgeprune.finetune.run import Run
-from edgeprune.finetune.state import State, read_state, with_state
 from edgeprune.model import Event, Model
+from edgeprune.model.state import State, read_state, with_state
 from edgeprune.profiler.machine import describe
 from edgeprune.recipe import FinetuneOptions
 from edgeprune.report.schema import StageReport

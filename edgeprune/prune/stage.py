@@ -6,7 +6,10 @@ from __future__ import annotations
 from dataclasses import asdict, replace
 from math import prod
 from time import perf_counter
-from typing import Any
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
 
 from edgeprune.channels import Branch, Groups, Policy, analyse, apply, find_branches
 from edgeprune.context import Context
@@ -16,7 +19,9 @@ from edgeprune.figure import counted
 from edgeprune.model import Event, Model, runner
 from edgeprune.prune.criteria import CRITERIA, Samples, Scores, Subject
 from edgeprune.prune.depth import Depth
+from edgeprune.prune.layers import find_layers
 from edgeprune.prune.plan import PrunePlan, decide, untouched
+from edgeprune.prune.recover import Recovered, recover
 from edgeprune.recipe import Importance, PruneOptions
 from edgeprune.report.schema import StageReport
 from edgeprune.tasks import endings, read
@@ -28,6 +33,7 @@ _ELEMENTS = 1 << 20
 that lies between."""
 _BATCH = 32
 """Samples in one gradient of the Taylor score."""
+_RECOVERY_BATCH = 64
 
 
 def prune(model: Model, options: PruneOptions, context: Context) -> tuple[Model, StageReport]:
@@ -46,6 +52,7 @@ def prune(model: Model, options: PruneOptions, context: Context) -> tuple[Model,
         _facts(decision),
     )
     pruned = apply(model, groups, decision.removed, event, decision.gone)
+    pruned, recovery = _recover(model, pruned, groups, decision, options, context)
     report = StageReport(
         stage="prune",
         seconds=perf_counter() - start,
@@ -54,8 +61,8 @@ def prune(model: Model, options: PruneOptions, context: Context) -> tuple[Model,
                 100 * decision.ratio, "%", "removed of all prunable channels, after rounding"
             )
         },
-        notes=_notes(groups, decision, options),
-        details=_details(groups, decision),
+        notes=(*_notes(groups, decision, options), *recovery.notes),
+        details=_details(groups, decision) | recovery.details,
     )
     return pruned, report
 
@@ -63,6 +70,58 @@ def prune(model: Model, options: PruneOptions, context: Context) -> tuple[Model,
 def plan(model: Model, options: PruneOptions, context: Context) -> PrunePlan:
     """What ``prune`` would do; nothing is edited."""
     return _plan(model, analyse(model, _policy(options)), options, context)
+
+
+class _Recovery(NamedTuple):
+    notes: tuple[str, ...] = ()
+    details: dict[str, Any] = {}  # noqa: RUF012 - nobody writes to it
+
+
+def _recover(  # noqa: PLR0913 - both models, and what was decided between them
+    dense: Model,
+    pruned: Model,
+    groups: Groups,
+    decision: PrunePlan,
+    options: PruneOptions,
+    context: Context,
+) -> tuple[Model, _Recovery]:
+    """Fit the layers that are left, where anything went and there is data."""
+    if not options.recover or not (decision.removed.any() or decision.gone):
+        return pruned, _Recovery()
+    data = context.data
+    if data is None:
+        return pruned, _Recovery(("not recovered: without data the weights stay as they are cut",))
+    size = pruned.fixed_batch or _RECOVERY_BATCH
+    samples = data.sample_train(size, options.recover_samples, context.seed)
+    batches = [b for b in samples if pruned.dynamic_batch or len(b) == size]
+    if len(batches) < 2:
+        text = f"not recovered: two batches of {size} training samples are needed"
+        return pruned, _Recovery((text,))
+
+    def left(name: str, dim: int) -> Tensor | None:
+        rows = groups.left(decision.removed, name, dim)
+        return None if rows is None else torch.from_numpy(rows)
+
+    with context.progress.bar("prune: recovery", len(find_layers(pruned.module()))) as bar:
+        found = recover(dense, pruned, left, batches, context.seed, bar.advance)
+    return found.model, _told(found)
+
+
+def _told(found: Recovered) -> _Recovery:
+    fits = [asdict(fit) for fit in found.fits]
+    details = {"before_db": found.before, "after_db": found.after, "layers": fits}
+    change = f"{found.before:.1f} to {found.after:.1f} dB"
+    if found.after <= found.before:
+        text = f"recovery would have taken the outputs from {change} of the dense model's: left out"
+        return _Recovery((text,), {"recovery": details})
+    if not found.fits:
+        return _Recovery()
+    worst = min(found.fits, key=lambda fit: fit.after)
+    text = (
+        f"recovery: {len(fits)} layers fitted on {found.samples} samples took the outputs from "
+        f"{change} of the dense model's; {worst.layer} lost most ({worst.after:.1f} dB)"
+    )
+    return _Recovery((text,), {"recovery": details})
 
 
 def _policy(options: PruneOptions) -> Policy:

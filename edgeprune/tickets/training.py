@@ -34,9 +34,9 @@ from edgeprune.finetune.checkpoint import deferred_interrupt, fetch, store
 from edgeprune.finetune.loop import Score, Totals, evaluate
 from edgeprune.finetune.loss import bind
 from edgeprune.finetune.plan import Plan, make_plan
-from edgeprune.finetune.state import State
 from edgeprune.mask import Held, Mask
 from edgeprune.model import Event, Model, set_training
+from edgeprune.model.state import State
 from edgeprune.progress import Bar
 from edgeprune.recipe import FinetuneOptions
 from edgeprune.tasks import logits

@@ -7,8 +7,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from edgeprune.errors import ModelError
-from edgeprune.finetune.state import read_state, with_state, write_state
 from edgeprune.model import Event, read, save, set_training
+from edgeprune.model.state import read_state, with_state, write_state
 from tests.networks import TinyMobileNet
 from tests.unit.finetune.toy import captured
 

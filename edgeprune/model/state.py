@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.export.graph_signature import InputKind
 
 from edgeprune.errors import ModelError
-from edgeprune.model import Event, Model
+from edgeprune.model.carrier import Event, Model
 
 __all__ = ["State", "read_state", "with_state", "write_state"]
 
