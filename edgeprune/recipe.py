@@ -24,6 +24,7 @@ __all__ = [
     "PruneOptions",
     "QuantizeOptions",
     "Recipe",
+    "Scope",
     "TicketStart",
     "load_recipe",
 ]
@@ -32,6 +33,7 @@ Numerics = Literal["fp32", "fp16", "int8", "int8-dynamic", "int8-weights"]
 NUMERICS: tuple[Numerics, ...] = ("fp32", "fp16", "int8", "int8-dynamic", "int8-weights")
 Format = Literal["onnx", "tflite"]
 Precision = Literal["float32", "bfloat16"]
+Scope = Literal["uniform", "global", "cost", "sensitivity"]
 Importance = Literal[
     "l1", "l2", "taylor", "taylor-abs", "fisher", "obs", "wanda", "apoz", "bn-scale", "fpgm",
     "lamp", "random",
@@ -43,10 +45,17 @@ class PruneOptions(Config):
 
     ratio: Annotated[float, Field(ge=0, lt=1)] = 0.3
     """Share of the prunable channels to remove; 0 leaves the model as it is."""
+    macs: Annotated[float, Field(gt=0, le=1)] | None = None
+    """Share of the multiply-accumulates to keep; where it is given, ``ratio`` isn't used."""
+    params: Annotated[float, Field(gt=0, le=1)] | None = None
+    """Share of the parameters to keep, in place of ``ratio``."""
     importance: Importance | Literal["auto"] = "auto"
     """``auto``: ``taylor`` where there is data, ``l2`` where there is none."""
-    scope: Literal["uniform", "global"] = "uniform"
-    """``uniform``: the ratio in each group; ``global``: over all groups, least important first."""
+    scope: Scope | Literal["auto"] = "auto"
+    """How much goes where. ``uniform``: the same share of each group; ``global``: least important
+    channels first, over all groups; ``cost``: those of the least importance for what they cost;
+    ``sensitivity``: by what a narrower group is measured to lose for what it saves. ``auto``:
+    ``sensitivity`` for ``macs`` and ``params`` where there is data, else ``uniform``."""
     multiple: Annotated[int, Field(ge=1)] | None = None
     """Channel counts are rounded to this; ``None``: the target's own multiple."""
     samples: Annotated[int, Field(ge=1)] = 512

@@ -102,6 +102,8 @@ def data_source(name: str | None, limit: int | None) -> DataSource | None:
 
 def prune_changes(
     ratio: float | None,
+    macs: float | None,
+    params: float | None,
     importance: str | None,
     scope: str | None,
     multiple: int | None,
@@ -111,9 +113,19 @@ def prune_changes(
     allow_depth: bool,
     no_recover: bool,
 ) -> dict[str, Any]:
-    """The pruning options as changes of a recipe."""
+    """The pruning options as changes of a recipe.
+
+    Raises:
+        InputError: Two goals.
+    """
+    goals = {"--ratio": ratio, "--macs": macs, "--params": params}
+    given = [flag for flag, value in goals.items() if value is not None]
+    if len(given) > 1:
+        raise InputError(f"{given[0]} and {given[1]} are two goals; give one of {', '.join(goals)}")
     return {
         "prune.ratio": ratio,
+        "prune.macs": macs,
+        "prune.params": params,
         "prune.importance": importance,
         "prune.scope": scope,
         "prune.multiple": multiple,

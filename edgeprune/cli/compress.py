@@ -12,6 +12,7 @@ import typer
 
 from edgeprune.cli import asked, reach, show, whole
 from edgeprune.cli import options as opt
+from edgeprune.cli import pruning as cut
 from edgeprune.cli.console import page, progress
 from edgeprune.errors import InputError
 from edgeprune.job import Job
@@ -115,15 +116,17 @@ def compress(
     trust_pickle: opt.TrustOption = False,
     recipe: opt.RecipeOption = None,
     ticket: opt.TicketOption = None,
-    ratio: opt.RatioOption = None,
-    importance: opt.ImportanceOption = None,
-    scope: opt.ScopeOption = None,
-    multiple: opt.MultipleOption = None,
-    exclude: opt.ExcludeOption = None,
-    attention: opt.AttentionOption = None,
-    grouped: opt.GroupedOption = None,
-    allow_depth: opt.AllowDepthOption = False,
-    no_recover: opt.NoRecoverOption = False,
+    ratio: cut.RatioOption = None,
+    macs: cut.MacsOption = None,
+    params: cut.ParamsOption = None,
+    importance: cut.ImportanceOption = None,
+    scope: cut.ScopeOption = None,
+    multiple: cut.MultipleOption = None,
+    exclude: cut.ExcludeOption = None,
+    attention: cut.AttentionOption = None,
+    grouped: cut.GroupedOption = None,
+    allow_depth: cut.AllowDepthOption = False,
+    no_recover: cut.NoRecoverOption = False,
     epochs: opt.EpochsOption = None,
     lr: opt.LrOption = None,
     optimizer: opt.OptimizerOption = None,
@@ -158,7 +161,17 @@ def compress(
     changes = {
         "seed": seed,
         **asked.prune_changes(
-            ratio, importance, scope, multiple, exclude, attention, grouped, allow_depth, no_recover
+            ratio,
+            macs,
+            params,
+            importance,
+            scope,
+            multiple,
+            exclude,
+            attention,
+            grouped,
+            allow_depth,
+            no_recover,
         ),
         **asked.finetune_changes(epochs, lr, optimizer, batch_size, distill, patience),
         "quantize.numerics": asked.numerics(numerics),

@@ -9,25 +9,21 @@ from typing import Annotated, Any, Literal, TypeVar
 import typer
 
 from edgeprune.errors import InputError
-from edgeprune.recipe import Importance, Numerics
+from edgeprune.recipe import Numerics
 from edgeprune.units import parse_bytes, parse_seconds
 
 __all__ = [
     "BUDGETS",
     "MOST_THREADS",
+    "PRUNING",
     "RUN",
-    "AllowDepthOption",
     "ArchOption",
-    "AttentionOption",
     "BatchOption",
     "BatchSizeOption",
     "DataOption",
     "DistillOption",
     "EpochsOption",
-    "ExcludeOption",
     "FormatOption",
-    "GroupedOption",
-    "ImportanceOption",
     "JsonOption",
     "LimitOption",
     "LrOption",
@@ -36,17 +32,13 @@ __all__ = [
     "MaxMemoryOption",
     "MaxSizeOption",
     "ModelArgument",
-    "MultipleOption",
-    "NoRecoverOption",
     "NumericsOption",
     "OptimizerOption",
     "OutputOption",
     "OverwriteOption",
     "PatienceOption",
-    "RatioOption",
     "RecipeOption",
     "ResumeOption",
-    "ScopeOption",
     "SeedOption",
     "ShapeOption",
     "SizeOption",
@@ -70,7 +62,8 @@ T = TypeVar("T")
 MOST_THREADS = 1024
 """Far above any edge device; OpenMP dies of a million."""
 
-_MODEL, _PRUNING, _TUNING, _ARTIFACTS = "The model", "Pruning", "Fine-tuning", "Artifacts"
+_MODEL, _TUNING, _ARTIFACTS = "The model", "Fine-tuning", "Artifacts"
+PRUNING = "Pruning"
 RUN = "The run"
 BUDGETS = "Budgets, over those that are set already"
 
@@ -207,85 +200,7 @@ TicketOption = Annotated[
         help="In place of pruning by a ratio: a ticket (`edgeprune ticket find`). Its zeros are "
         "put into the model, which is best the one trained with it, and stay zero; its channels, "
         "where it is by channels, are removed. Its own weights: \\[ticket] weights in a recipe.",
-        rich_help_panel=_PRUNING,
-    ),
-]
-RatioOption = Annotated[
-    float | None,
-    typer.Option(
-        "--ratio",
-        min=0,
-        max=1,
-        help="Share of the prunable channels to remove; 0 removes none.",
-        show_default="0.3",
-        rich_help_panel=_PRUNING,
-    ),
-]
-ImportanceOption = Annotated[
-    Literal[Importance, "auto"] | None,
-    typer.Option(
-        "--importance",
-        help="What makes a channel important.",
-        show_default="auto: taylor with data, l2 without",
-        rich_help_panel=_PRUNING,
-    ),
-]
-ScopeOption = Annotated[
-    Literal["uniform", "global"] | None,
-    typer.Option(
-        "--scope",
-        help="The ratio in each group, or over all of them.",
-        show_default="uniform",
-        rich_help_panel=_PRUNING,
-    ),
-]
-MultipleOption = Annotated[
-    int | None,
-    typer.Option(
-        "--multiple",
-        min=1,
-        help="Channel counts are rounded to it.",
-        show_default="the target's",
-        rich_help_panel=_PRUNING,
-    ),
-]
-ExcludeOption = Annotated[
-    list[str] | None, exclude_option("Parameters whose channels all stay", _PRUNING)
-]
-AttentionOption = Annotated[
-    Literal["heads", "head_dim"] | None,
-    typer.Option(
-        "--attention",
-        help="What goes in attention: whole heads, or the same part of every head's width.",
-        show_default="heads",
-        rich_help_panel=_PRUNING,
-    ),
-]
-GroupedOption = Annotated[
-    Literal["channels", "groups"] | None,
-    typer.Option(
-        "--grouped",
-        help="What goes in grouped convolutions: the same channels of each group, or whole groups.",
-        show_default="channels",
-        rich_help_panel=_PRUNING,
-    ),
-]
-AllowDepthOption = Annotated[
-    bool,
-    typer.Option(
-        "--allow-depth",
-        help="Let whole residual branches go, the least important first, in place of channels "
-        "inside all of them.",
-        rich_help_panel=_PRUNING,
-    ),
-]
-NoRecoverOption = Annotated[
-    bool,
-    typer.Option(
-        "--no-recover",
-        help="Leave the weights as they are cut; else, where there is data, each layer is fitted "
-        "to the dense network's outputs by least squares, without training.",
-        rich_help_panel=_PRUNING,
+        rich_help_panel=PRUNING,
     ),
 ]
 EpochsOption = Annotated[int | None, epochs_option("Epochs of fine-tuning; 0: none.", "3", _TUNING)]

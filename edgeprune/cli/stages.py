@@ -11,6 +11,7 @@ import typer
 
 from edgeprune.cli import asked, show
 from edgeprune.cli import options as opt
+from edgeprune.cli import pruning as cut
 from edgeprune.cli.console import progress
 from edgeprune.job import DataSource, Source, Task
 from edgeprune.target import find_target
@@ -78,15 +79,17 @@ def prune(
     target: opt.TargetOption = "host",
     recipe: opt.RecipeOption = None,
     ticket: opt.TicketOption = None,
-    ratio: opt.RatioOption = None,
-    importance: opt.ImportanceOption = None,
-    scope: opt.ScopeOption = None,
-    multiple: opt.MultipleOption = None,
-    exclude: opt.ExcludeOption = None,
-    attention: opt.AttentionOption = None,
-    grouped: opt.GroupedOption = None,
-    allow_depth: opt.AllowDepthOption = False,
-    no_recover: opt.NoRecoverOption = False,
+    ratio: cut.RatioOption = None,
+    macs: cut.MacsOption = None,
+    params: cut.ParamsOption = None,
+    importance: cut.ImportanceOption = None,
+    scope: cut.ScopeOption = None,
+    multiple: cut.MultipleOption = None,
+    exclude: cut.ExcludeOption = None,
+    attention: cut.AttentionOption = None,
+    grouped: cut.GroupedOption = None,
+    allow_depth: cut.AllowDepthOption = False,
+    no_recover: cut.NoRecoverOption = False,
     overwrite: opt.OverwriteOption = False,
     json: opt.JsonOption = False,
     seed: opt.SeedOption = None,
@@ -97,7 +100,17 @@ def prune(
     With --ticket its channels go, or its zeros are put into the weights.
     """
     changes = asked.prune_changes(
-        ratio, importance, scope, multiple, exclude, attention, grouped, allow_depth, no_recover
+        ratio,
+        macs,
+        params,
+        importance,
+        scope,
+        multiple,
+        exclude,
+        attention,
+        grouped,
+        allow_depth,
+        no_recover,
     )
     chosen = asked.recipe(recipe, {"seed": seed, **changes})
     source = asked.source(model, arch, state_key, allow_surplus, input_shape, trust_pickle)

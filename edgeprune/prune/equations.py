@@ -12,7 +12,7 @@ from torch.fx import GraphModule
 
 from edgeprune.prune.layers import Layer
 
-__all__ = ["Equations", "Fit"]
+__all__ = ["Equations", "Fit", "ridged"]
 
 _RIDGE = 1e-2
 """Of the mean square of an input (bench/pruning.md has others)."""
@@ -102,7 +102,7 @@ class Equations:
         gram = self.gram - self.count * mean_x @ mean_x.transpose(1, 2)
         cross = self.cross - self.count * mean_x @ mean_r.transpose(1, 2)
         error = self.error - self.count * float(mean_r.square().sum())
-        delta = _ridged(gram, gram.diagonal(dim1=1, dim2=2).mean(1), cross)
+        delta = ridged(gram, gram.diagonal(dim1=1, dim2=2).mean(1), cross)
         if delta is None:
             return None
         gained = 2 * float((delta * cross).sum()) - float((delta * (gram @ delta)).sum())
@@ -113,7 +113,7 @@ class Equations:
         x = torch.cat([x for x, _ in self.rows], 1).double() - mean_x.transpose(1, 2)
         r = torch.cat([r for _, r in self.rows], 1).double() - mean_r.transpose(1, 2)
         outer = x @ x.transpose(1, 2)
-        solved = _ridged(outer, outer.diagonal(dim1=1, dim2=2).sum(1) / x.shape[2], r)
+        solved = ridged(outer, outer.diagonal(dim1=1, dim2=2).sum(1) / x.shape[2], r)
         if solved is None:
             return None
         delta = x.transpose(1, 2) @ solved
@@ -123,7 +123,7 @@ class Equations:
         return 10 * log10(self.signal / max(error, self.signal * _SAME))
 
 
-def _ridged(square: Tensor, scale: Tensor, right: Tensor) -> Tensor | None:
+def ridged(square: Tensor, scale: Tensor, right: Tensor) -> Tensor | None:
     """``(square + ridge)^-1 right`` for each group; zero for a group without any input."""
     ridge = torch.where(scale > 0, _RIDGE * scale, torch.ones_like(scale))
     eye = torch.eye(square.shape[1], dtype=square.dtype)

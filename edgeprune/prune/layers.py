@@ -70,6 +70,11 @@ class Layer:
             return 1 if self.groups == 1 else None
         return 1 if self.kind in ("matmul", "mm", "addmm") else 0
 
+    @property
+    def inputs(self) -> int | None:
+        """The dimension of the weight that has an index for each input channel, where one has."""
+        return None if self.groups > 1 or self.outputs is None else 1 - self.outputs
+
     def matrix(self, weight: Tensor) -> Tensor:
         """``[G, K, O]``, from the weight as it is stored."""
         if not self.is_convolution:

@@ -12,11 +12,13 @@ import numpy as np
 from edgeprune.channels import Branch, Group, Groups, Totals, cut, without
 from edgeprune.channels.groups import Bools
 from edgeprune.errors import InputError, nearest
+from edgeprune.prune.allocate import SCOPES, Costs, Goal, Ladder, ladder_widths, meet
+from edgeprune.prune.allocate.sensitivity import Curves
 from edgeprune.prune.criteria import Scores
 from edgeprune.prune.depth import BranchPlan, Depth, Wanted, concentrate
-from edgeprune.recipe import PruneOptions
+from edgeprune.recipe import PruneOptions, Scope
 
-__all__ = ["GroupPlan", "PrunePlan", "decide", "untouched"]
+__all__ = ["GroupPlan", "PrunePlan", "decide", "goal_of", "ladders", "scope_of", "untouched"]
 
 _FLOOR = 0.1
 """Share of a group that a global ranking always leaves, so that no layer becomes a bottleneck."""
@@ -48,6 +50,8 @@ class PrunePlan:
     """Every residual branch, where whole ones may go."""
     gone: tuple[Branch, ...] = ()
     """The branches that go."""
+    goal: Goal | None = None
+    """What was to be left, where that was asked for."""
 
     @property
     def ratio(self) -> float:
@@ -77,6 +81,7 @@ def decide(
     options: PruneOptions,
     multiple: int,
     depth: Depth | None = None,
+    curves: Curves | None = None,
 ) -> PrunePlan:
     """Choose the channels to remove, and the branches.
 
@@ -87,12 +92,18 @@ def decide(
         options: Ratio, scope and exclusions.
         multiple: Channel counts are rounded to this where the group allows it.
         depth: The residual branches that may go whole; ``None`` where none may.
+        curves: What each group was measured to lose, for the scope ``sensitivity``.
 
     Raises:
         InputError: An exclusion matches no parameter.
     """
     notes = _notes(groups, scores, importance, options.exclude)
-    wanted = _wanted(groups, scores, notes, options)
+    goal = goal_of(options)
+    searched = goal is not None or scope_of(options) not in ("uniform", "global")
+    if searched:
+        wanted = _searched(groups, scores, notes, options, multiple, curves or {})
+    else:
+        wanted = _wanted(groups, scores, notes, options)
     gone: tuple[Branch, ...] = ()
     branches = None
     if depth is not None:
@@ -105,8 +116,8 @@ def decide(
             note = f"goes with the branch {within[group.name]}"
             plans.append(GroupPlan(group.name, group.size, 0, note))
             continue
-        keep, note = group.size, notes.get(group.name, "")
-        if not note:
+        keep, note = int(most), notes.get(group.name, "")
+        if not note and not searched:
             step = _step(groups, group, multiple)
             keep = _rounded(float(most), group.size, step)
             note = "" if keep % step == 0 else f"{group.size} channels don't divide by {step}"
@@ -116,7 +127,48 @@ def decide(
     after = groups.totals(removed)
     if depth is not None and gone:
         after = without(groups, cut(depth.model, groups, gone)).totals(removed)
-    return PrunePlan(importance, tuple(plans), removed, groups.totals(), after, branches, gone)
+    before = groups.totals()
+    return PrunePlan(importance, tuple(plans), removed, before, after, branches, gone, goal)
+
+
+def goal_of(options: PruneOptions) -> Goal | None:
+    """What is to be left, where the options say so; ``None`` where the ratio counts."""
+    if options.macs is not None:
+        return Goal("macs", options.macs)
+    return None if options.params is None else Goal("parameters", options.params)
+
+
+def scope_of(options: PruneOptions) -> Scope:
+    """The scope; ``auto`` is ``uniform`` here, as only the stage knows whether there is data."""
+    return "uniform" if options.scope == "auto" else options.scope
+
+
+def ladders(groups: Groups, multiple: int) -> list[tuple[int, ...]]:
+    """The widths that each group may have, the widest first."""
+    return [
+        ladder_widths(group.size, _step(groups, group, multiple), _FLOOR) for group in groups.groups
+    ]
+
+
+def _searched(
+    groups: Groups,
+    scores: Scores,
+    notes: dict[str, str],
+    options: PruneOptions,
+    multiple: int,
+    curves: Curves,
+) -> Wanted:
+    """How many channels of each group stay, so that the goal is met, on the multiple's grid."""
+    scoped = SCOPES[scope_of(options)]
+    made = []
+    for group, widths in zip(groups.groups, ladders(groups, multiple), strict=True):
+        own = (group.size,) if group.name in notes else widths
+        losses = (scoped.loss(group, scores[group.channels], group.size - w, curves) for w in own)
+        made.append(Ladder(own, tuple(losses)))
+    free = sum(g.size for g in groups.groups if g.name not in notes)
+    whole = Goal("channels", 1 - options.ratio * free / max(groups.channels, 1))
+    goal = goal_of(options) or whole
+    return meet(goal, Costs(groups), made, per_cost=scoped.per_cost).astype(np.float64)
 
 
 def _notes(
@@ -153,7 +205,7 @@ def _survivors(
 ) -> Bools | None:
     """In global scope, the channels that a ranking over all groups keeps; each score counts
     relative to its group's mean, as layers differ in scale."""
-    if options.scope == "uniform":
+    if scope_of(options) == "uniform":
         return None
     relative = np.full(groups.channels, np.nan)
     for group in groups.groups:

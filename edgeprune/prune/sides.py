@@ -55,6 +55,10 @@ class Side:
                 held.pop(used, None)
         self._at[batch] = max(self._at[batch], end)
 
+    def drop(self, batch: int) -> None:
+        """Forget a batch."""
+        del self._held[batch], self._at[batch]
+
     def held(self, batch: int) -> int:
         """Bytes of the values that are kept for a batch."""
         leaves = pytree.tree_leaves(list(self._held[batch].values()))

@@ -13,18 +13,20 @@ from torch import Tensor
 
 from edgeprune.channels import Branch, Groups, Policy, analyse, apply, find_branches
 from edgeprune.context import Context
-from edgeprune.data import Data
+from edgeprune.data import Batch, Data
 from edgeprune.errors import InputError
 from edgeprune.figure import counted
 from edgeprune.model import Event, Model, runner
+from edgeprune.prune.allocate import TOLERANCE, Goal
+from edgeprune.prune.allocate.sensitivity import Curves, measurements, sensitivity
 from edgeprune.prune.criteria import CRITERIA, Samples, Scores, Subject
 from edgeprune.prune.depth import Depth
 from edgeprune.prune.layers import find_layers
-from edgeprune.prune.plan import PrunePlan, decide, untouched
+from edgeprune.prune.plan import PrunePlan, decide, goal_of, ladders, untouched
 from edgeprune.prune.recover import Recovered, recover
-from edgeprune.recipe import Importance, PruneOptions
+from edgeprune.recipe import Importance, PruneOptions, Scope
 from edgeprune.report.schema import StageReport
-from edgeprune.tasks import endings, read
+from edgeprune.tasks import Task, endings, read
 
 __all__ = ["plan", "prune"]
 
@@ -34,6 +36,13 @@ that lies between."""
 _BATCH = 32
 """Samples in one gradient of the Taylor score."""
 _RECOVERY_BATCH = 64
+"""Samples that recovery and sensitivity look at together."""
+_GRAM_SAMPLES = 512
+"""Samples that tell how a layer makes up for what it lacks, where sensitivity is measured."""
+_WORK = 2e12
+"""Multiply-accumulates that all measurements of sensitivity together may take: of large networks
+fewer samples are judged."""
+_FEWEST = 32
 
 
 def prune(model: Model, options: PruneOptions, context: Context) -> tuple[Model, StageReport]:
@@ -77,7 +86,7 @@ class _Recovery(NamedTuple):
     details: dict[str, Any] = {}  # noqa: RUF012 - nobody writes to it
 
 
-def _recover(  # noqa: PLR0913 - both models, and what was decided between them
+def _recover(
     dense: Model,
     pruned: Model,
     groups: Groups,
@@ -88,13 +97,11 @@ def _recover(  # noqa: PLR0913 - both models, and what was decided between them
     """Fit the layers that are left, where anything went and there is data."""
     if not options.recover or not (decision.removed.any() or decision.gone):
         return pruned, _Recovery()
-    data = context.data
-    if data is None:
+    if context.data is None:
         return pruned, _Recovery(("not recovered: without data the weights stay as they are cut",))
-    size = pruned.fixed_batch or _RECOVERY_BATCH
-    samples = data.sample_train(size, options.recover_samples, context.seed)
-    batches = [b for b in samples if pruned.dynamic_batch or len(b) == size]
+    batches = _batches(pruned, context, options.recover_samples)
     if len(batches) < 2:
+        size = pruned.fixed_batch or _RECOVERY_BATCH
         text = f"not recovered: two batches of {size} training samples are needed"
         return pruned, _Recovery((text,))
 
@@ -130,13 +137,74 @@ def _policy(options: PruneOptions) -> Policy:
 
 def _plan(model: Model, groups: Groups, options: PruneOptions, context: Context) -> PrunePlan:
     name = _criterion(model, options, context)
-    if options.ratio == 0:
+    goal = goal_of(options)
+    if options.ratio == 0 and goal is None:
         return untouched(groups, name, options)
+    scope = _scope(model, options, context)
+    if options.allow_depth and (goal is not None or scope not in ("uniform", "global")):
+        raise InputError("--allow-depth goes with --ratio, and --scope uniform or global")
+    options = options.model_copy(update={"scope": scope})
     branches = find_branches(model, groups) if options.allow_depth else ()
     scores = _scores(name, model, groups, branches, options, context)
     depth = Depth(model, branches, scores[groups.channels :]) if options.allow_depth else None
     multiple = options.multiple or context.target.channel_multiple
-    return decide(groups, scores[: groups.channels], name, options, multiple, depth)
+    channels = scores[: groups.channels]
+    curves = None
+    if scope == "sensitivity":
+        curves = _curves(model, groups, channels, options, multiple, context)
+    return decide(groups, channels, name, options, multiple, depth, curves)
+
+
+def _scope(model: Model, options: PruneOptions, context: Context) -> Scope:
+    if options.scope != "auto":
+        return options.scope
+    if goal_of(options) is None or context.data is None or _few(model, options, context.data):
+        return "uniform"
+    return "sensitivity"
+
+
+def _curves(
+    model: Model,
+    groups: Groups,
+    scores: Scores,
+    options: PruneOptions,
+    multiple: int,
+    context: Context,
+) -> Curves:
+    """What narrower groups lose, measured on training samples."""
+    if context.data is None:
+        raise InputError("--scope sensitivity needs --data; without data use uniform or global")
+    widths = measurements(groups.groups, ladders(groups, multiple))
+    count = sum(map(len, widths))
+    work = max(groups.totals().macs * count, 1)
+    judged = int(min(max(_WORK / work, _FEWEST), options.samples))
+    size = model.fixed_batch or _RECOVERY_BATCH
+    back = -(-judged // size)
+    batches = _batches(model, context, size * (back + -(-_GRAM_SAMPLES // size)))
+    if len(batches) < 2:
+        raise InputError(f"--scope sensitivity needs two batches of {size} training samples")
+    back = min(back, len(batches) // 2)
+    task = _task(model, context)
+    with context.progress.bar("prune: sensitivity", count) as bar:
+        return sensitivity(
+            model, groups, scores, widths, task.outputs, batches[back:], batches[:back], bar.advance
+        )
+
+
+def _batches(model: Model, context: Context, samples: int) -> list[Batch]:
+    """Training samples, in batches that the model takes."""
+    assert context.data is not None
+    size = model.fixed_batch or _RECOVERY_BATCH
+    found = context.data.sample_train(size, samples, context.seed)
+    return [batch for batch in found if model.dynamic_batch or len(batch) == size]
+
+
+def _task(model: Model, context: Context) -> Task:
+    """What the outputs are."""
+    assert context.data is not None
+    dense = context.dense or model
+    run = runner(dense, context.threads)
+    return read(context.data, run, endings(dense), only_labels=context.dense is None)
 
 
 def _criterion(model: Model, options: PruneOptions, context: Context) -> Importance:
@@ -176,9 +244,7 @@ def _scores(
     batches = context.data.sample_train(batch, options.samples, context.seed)
     if not model.dynamic_batch:
         batches = (b for b in batches if len(b) == batch)
-    dense = context.dense or model
-    run = runner(dense, context.threads)
-    task = read(context.data, run, endings(dense), only_labels=context.dense is None)
+    task = _task(model, context)
     total = min(options.samples, context.data.sizes["train"])
     with context.progress.bar("prune: importance", total) as bar:
         samples = Samples(batches, task.outputs, total, bar.advance)
@@ -193,11 +259,14 @@ def _notes(groups: Groups, decision: PrunePlan, options: PruneOptions) -> tuple[
         options.ratio
         and not decision.removed.any()
         and not decision.gone
+        and decision.goal is None
         and any(g.note != "excluded" for g in decision.groups)
     ):
         notes.append("the ratio is too small for the channel multiple: nothing was removed")
     if options.allow_depth:
         notes.append(_depth_note(decision))
+    if decision.goal is not None:
+        notes.append(_goal_note(decision, decision.goal))
     renormalised = [g.name for g in groups.groups if g.renormalises]
     if renormalised:
         notes.append(
@@ -212,6 +281,18 @@ def _facts(decision: PrunePlan) -> dict[str, Any]:
     if decision.gone:
         facts["branches"] = [plan.name for plan in decision.branches or () if plan.goes]
     return facts
+
+
+def _goal_note(decision: PrunePlan, goal: Goal) -> str:
+    """What is left of the goal, and why it isn't what was asked for where it isn't."""
+    left = getattr(decision.after, goal.what) / max(getattr(decision.before, goal.what), 1)
+    name = "MACs" if goal.what == "macs" else goal.what
+    text = f"{name}: {left:.3f} of the dense model's are left, {goal.share:g} asked for"
+    if abs(left - goal.share) <= TOLERANCE * goal.share:
+        return text
+    if left > goal.share:
+        return f"{text}: no group can be narrower, or none without going far below"
+    return f"{text}: the nearest that the channel multiple allows"
 
 
 def _depth_note(decision: PrunePlan) -> str:
