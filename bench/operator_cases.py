@@ -34,14 +34,18 @@ class Case:
     size: Size = IMAGE
     tokens: int = 0
     """Input ids below this number, with no layer before the operator."""
+    calibration: int = 24
+    """Samples to calibrate with."""
 
     @property
     def name(self) -> str:
         """What selects it."""
         return f"{self.operator} {self.setting}".strip()
 
-    def build(self, samples: int = 32) -> tuple[nn.Module, tuple[Tensor, ...]]:
-        """The network around the operator, with random weights, seeded, and random samples."""
+    def build(self, evaluation: int) -> tuple[nn.Module, tuple[Tensor, ...]]:
+        """The network around the operator, with random weights, seeded, and random samples: those
+        to calibrate with, then others."""
+        samples = self.calibration + evaluation
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             x = (
@@ -173,6 +177,14 @@ def _resizing() -> Iterator[Case]:
             "11x13 to 7x5, antialias",
             partial(F.interpolate, size=(7, 5), mode=mode, antialias=True),
         )
+    yield resize("bicubic", "0.7x, half pixels", scale_factor=0.7)
+    for text, sizes in (("5x20", (5, 20)), ("20x6", (20, 6))):
+        yield _fn(
+            "interpolate(bicubic)",
+            f"11x13 to {text}",
+            partial(F.interpolate, size=sizes, mode="bicubic"),
+        )
+    yield resize("bicubic", "2x, antialias", scale_factor=2, antialias=True)
     yield resize("linear", "1.5x", LINE, scale_factor=1.5)
     yield resize("linear", "2x, aligned corners", LINE, scale_factor=2, align_corners=True)
     yield resize("trilinear", "2x", CUBE, scale_factor=2)
@@ -203,6 +215,18 @@ def _pooling() -> Iterator[Case]:
                 "count_include_pad": False,
             },
         ),
+        ("k3 s3, ceil", {"kernel_size": 3, "ceil_mode": True}),
+        ("k4 s3 p1, ceil", {"kernel_size": 4, "stride": 3, "padding": 1, "ceil_mode": True}),
+        (
+            "k4 s3 p1, ceil, padding not counted",
+            {
+                "kernel_size": 4,
+                "stride": 3,
+                "padding": 1,
+                "ceil_mode": True,
+                "count_include_pad": False,
+            },
+        ),
         ("k2, divisor 3", {"kernel_size": 2, "divisor_override": 3}),
         (
             "k3 s2 p1, divisor 5",
@@ -212,12 +236,15 @@ def _pooling() -> Iterator[Case]:
     for setting, how in average:
         yield _fn("avg_pool2d", setting, partial(F.avg_pool2d, **how))
     yield _fn("avg_pool1d", "k3 s2 p1", lambda x: F.avg_pool1d(x, 3, 2, 1), LINE)
+    yield _fn("avg_pool1d", "k2 s2, ceil", lambda x: F.avg_pool1d(x, 2, ceil_mode=True), LINE)
     yield _fn("avg_pool3d", "k2", lambda x: F.avg_pool3d(x, 2), CUBE)
+    yield _fn("avg_pool3d", "k2, ceil", lambda x: F.avg_pool3d(x, 2, ceil_mode=True), CUBE)
     most: list[tuple[str, dict[str, Any]]] = [
         ("k2", {"kernel_size": 2}),
         ("k3 s2 p1", {"kernel_size": 3, "stride": 2, "padding": 1}),
         ("k3 s2, ceil", {"kernel_size": 3, "stride": 2, "ceil_mode": True}),
         ("k2 s2, ceil", {"kernel_size": 2, "ceil_mode": True}),
+        ("k4 s3 p1, ceil", {"kernel_size": 4, "stride": 3, "padding": 1, "ceil_mode": True}),
         ("k3 s1 p1 d2", {"kernel_size": 3, "stride": 1, "padding": 1, "dilation": 2}),
         ("k5 s1 p2", {"kernel_size": 5, "stride": 1, "padding": 2}),
     ]
@@ -225,7 +252,9 @@ def _pooling() -> Iterator[Case]:
         yield _fn("max_pool2d", setting, partial(F.max_pool2d, **how))
     yield _fn("max_pool2d", "k2, with indices, undone", _Index())
     yield _fn("max_pool1d", "k3 s2 p1", lambda x: F.max_pool1d(x, 3, 2, 1), LINE)
+    yield _fn("max_pool1d", "k2 s2, ceil", lambda x: F.max_pool1d(x, 2, ceil_mode=True), LINE)
     yield _fn("max_pool3d", "k2", lambda x: F.max_pool3d(x, 2), CUBE)
+    yield _fn("max_pool3d", "k2, ceil", lambda x: F.max_pool3d(x, 2, ceil_mode=True), CUBE)
     for sizes in ((1, 1), (5, 6), (3, 13), (11, 1)):
         text = "x".join(map(str, sizes))
         yield _fn(
@@ -319,13 +348,20 @@ def _activations() -> Iterator[Case]:
         "abs": torch.abs, "neg": torch.neg, "square": torch.square, "sin": torch.sin,
         "cos": torch.cos,
         "atan": torch.atan, "expm1": torch.expm1, "hardshrink": F.hardshrink,
-        "softshrink": F.softshrink,
+        "softshrink": F.softshrink, "tan": torch.tan, "sinh": torch.sinh, "cosh": torch.cosh,
+        "asinh": torch.asinh, "asin": lambda x: torch.asin(0.9 * x.tanh()),
+        "acos": lambda x: torch.acos(0.9 * x.tanh()),
+        "atanh": lambda x: torch.atanh(0.9 * x.tanh()),
+        "acosh": lambda x: torch.acosh(1.5 + x.abs()), "atan2": lambda x: torch.atan2(x, x.flip(1)),
+        "nan_to_num": torch.nan_to_num,
+        "isinf": lambda x: x.masked_fill(torch.isinf(x), 0.0) + x,
     }  # fmt: skip
     for name, function in plain.items():
         yield _fn(name, "", function)
     yield _fn("gelu", "tanh", partial(F.gelu, approximate="tanh"))
     yield _fn("softplus", "beta 2, threshold 1", partial(F.softplus, beta=2, threshold=1))
     yield _fn("elu", "alpha 0.5", partial(F.elu, alpha=0.5))
+    yield _fn("celu", "alpha 0.5, 2-D", partial(F.celu, alpha=0.5), FLAT)
     yield _fn("threshold", "0.1, -2", lambda x: F.threshold(x, 0.1, -2.0))
     yield _fn("rrelu", "", lambda x: F.rrelu(x))
     yield Case("prelu", "one slope", lambda: nn.PReLU())
@@ -496,6 +532,19 @@ def _moving() -> Iterator[Case]:
     yield _fn("unsqueeze", "", lambda x: x.unsqueeze(2).mean(3))
     yield _fn("expand", "", lambda x: x[:, :1].expand(-1, 5, -1, -1))
     yield _fn("expand", "last axis", lambda x: x[..., :1].expand(-1, -1, -1, 5))
+    yield _fn("expand", "3-D", lambda x: x[:, :1].expand(-1, 5, -1), LINE)
+    yield _fn("expand", "two axes", lambda x: x[:, :, :1, :1].expand(-1, -1, 5, 6))
+    yield _fn("expand", "of a mean", lambda x: x.mean((2, 3), keepdim=True).expand(-1, -1, 4, 5))
+    yield _fn("expand", "a new axis", lambda x: x[:, None].expand(-1, 5, -1), FLAT)
+    yield _fn("expand", "a new axis in front", lambda x: x.expand(3, *x.shape).sum(0), FLAT)
+    yield _with(
+        "expand",
+        "class token",
+        lambda x, c: torch.cat([c.expand(x.shape[0], -1, -1), x], 1),
+        (1, 1, WIDTH),
+        size=TOKENS,
+        trained=True,
+    )
     yield _fn("repeat", "", lambda x: x.repeat(1, 2, 1, 3))
     yield _fn("tile", "", lambda x: torch.tile(x, (1, 1, 2, 1)))
     yield _fn("repeat_interleave", "3", lambda x: x.repeat_interleave(3, 2))
@@ -509,6 +558,16 @@ def _moving() -> Iterator[Case]:
     yield _fn("split", "uneven", lambda x: x.split([1, 5, 2], 1))
     yield _fn("split", "5", lambda x: torch.cat(x.split(5, 3)[::-1], 3))
     yield _fn("unbind", "", lambda x: torch.cat(x.unbind(2)[:3], 1)[..., None])
+    yield _fn("unbind", "channels", lambda x: torch.stack(x.unbind(1)[::2], 1))
+    yield _fn("unbind", "last axis", lambda x: torch.cat(x.unbind(-1)[::3], -1)[:, None], IMAGE)
+    yield _fn(
+        "unbind",
+        "queries, keys, values",
+        lambda x: torch.add(*x.repeat(1, 1, 2).unflatten(2, (2, WIDTH)).unbind(2)),
+        TOKENS,
+    )
+    yield _fn("select", "two, joined", lambda x: torch.cat([x[:, :, 1], x[:, :, 4]], 1))
+    yield _fn("tensor_split", "all of 3", lambda x: torch.cat(torch.tensor_split(x, 3, 2)[::-1], 2))
     yield _fn("tensor_split", "3", lambda x: torch.tensor_split(x, 3, 2)[1])
     yield _fn("slice", "step 2", lambda x: x[:, :, 1::2, ::3])
     yield _fn("slice", "from the end", lambda x: x[:, -3:, :-2])
@@ -530,7 +589,13 @@ def _moving() -> Iterator[Case]:
         "scatter_add", "", lambda x: x.scatter_add(1, (x[:, :2] * 0).long() + 3, 2 * x[:, :2])
     )
     yield _fn("index_add", "", lambda x: x.index_add(1, torch.tensor([1, 1, 3]), x[:, :3]))
+    yield _fn(
+        "scatter_reduce",
+        "amax",
+        lambda x: x.scatter_reduce(1, (x[:, :2] * 0).long() + 3, 2 * x[:, :2], "amax"),
+    )
     yield _fn("index_put", "", _put)
+    yield _fn("index_put", "added", partial(_put, added=True))
     yield _fn("slice_scatter", "", _assign)
     yield _fn("copy_", "assigned in place", _assign_in_place)
     yield _fn("unfold", "axis", lambda x: x.unfold(3, 4, 3).sum(-1))
@@ -542,6 +607,11 @@ def _moving() -> Iterator[Case]:
     )
     yield _fn(
         "col2im", "k3 s1 p1", lambda x: F.fold(F.unfold(x, 3, padding=1), (11, 13), 3, padding=1)
+    )
+    yield _fn(
+        "col2im",
+        "k3 s2 p1",
+        lambda x: F.fold(F.unfold(x, 3, padding=1, stride=2), (11, 13), 3, padding=1, stride=2),
     )
     for mode in ("bilinear", "nearest"):
         for corners in (False, True):
@@ -568,9 +638,12 @@ class _Boxes(nn.Module):
         )
 
 
-def _put(x: Tensor) -> Tensor:
+def _put(x: Tensor, added: bool = False) -> Tensor:
+    places = torch.arange(x.shape[0])[:, None], torch.tensor([1, 3])
+    if added:
+        return x.index_put(places, x[:, :2], accumulate=True)
     y = x.clone()
-    y[:, torch.tensor([1, 3])] = 2.0
+    y[:, places[1]] = 2.0
     return y
 
 
@@ -650,6 +723,11 @@ def _sequences() -> Iterator[Case]:
     yield Case("embedding", "padding index", lambda: nn.Embedding(50, 12, padding_idx=0), (9,), 50)
     yield Case("embedding_bag", "mean", lambda: nn.EmbeddingBag(50, 12), (9,), 50)
     yield Case("embedding_bag", "sum", lambda: nn.EmbeddingBag(50, 12, mode="sum"), (9,), 50)
+    yield Case("embedding_bag", "max", lambda: nn.EmbeddingBag(50, 12, mode="max"), (9,), 50)
+    yield Case(
+        "embedding_bag", "padding index", lambda: nn.EmbeddingBag(50, 12, padding_idx=0), (9,), 50
+    )
+    yield Case("embedding_bag", "weighted", lambda: _Weighted(), (9,), 50)
     yield Case("one_hot", "", lambda: lambda ids: F.one_hot(ids, 20).float(), (9,), 20)
     yield Case("arange", "positions", lambda: _Positions(), (9,), 20)
 
@@ -687,7 +765,36 @@ def _sequences() -> Iterator[Case]:
         (7, 7),
         size=TOKENS,
     )
+    yield attend(
+        "causal mask of -inf",
+        lambda x: attention(
+            *[_heads(x)] * 3, attn_mask=torch.full((7, 7), -torch.inf).triu(1)
+        ).flatten(1, 2),
+    )
+    yield attend(
+        "boolean mask, a row attends nothing",
+        lambda x: attention(
+            *[_heads(x)] * 3, attn_mask=torch.ones(7, 7, dtype=torch.bool).tril(-1)
+        ).flatten(1, 2),
+    )
+    yield attend(
+        "boolean mask of the input, 3-D",
+        lambda x: attention(x, x, x, attn_mask=x[:, None, :, 0] > -0.4),
+    )
+    yield attend("causal, 3-D, scale", lambda x: attention(x, x, x, is_causal=True, scale=0.5))
     yield Case("multi_head_attention", "", lambda: _Attention(), TOKENS)
+
+
+class _Weighted(nn.Module):
+    """Rows summed by weights."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = nn.EmbeddingBag(50, 12, mode="sum")
+        self.register_buffer("weights", torch.rand(1, 9))
+
+    def forward(self, ids: Tensor) -> Tensor:
+        return self.inner(ids, per_sample_weights=self.weights.expand(ids.shape[0], -1))
 
 
 class _Positions(nn.Module):
@@ -715,12 +822,17 @@ def _heads(x: Tensor) -> Tensor:
 
 
 def _products() -> Iterator[Case]:
-    yield _fn("matmul", "batched", lambda x: x @ x.mT, TOKENS)
+    def squares(operator: str, setting: str, function: Function) -> Case:
+        """Of a tensor with itself: its range has a long tail, which few samples don't show. They
+        are as many as the command line takes."""
+        return Case(operator, setting, lambda: function, TOKENS, calibration=256)
+
+    yield squares("matmul", "batched", lambda x: x @ x.mT)
     yield _fn("matmul", "4-D", lambda x: x @ x.mT)
     yield _with("matmul", "buffer on the left", lambda x, c: c @ x, (5, 7), size=TOKENS)
     yield _with("matmul", "parameter", lambda x, c: x @ c, (WIDTH, 5), size=TOKENS, trained=True)
-    yield _fn("bmm", "", lambda x: torch.bmm(x, x.mT), TOKENS)
-    yield _fn("baddbmm", "", lambda x: torch.baddbmm(x @ x.mT, x, x.mT, beta=0.5), TOKENS)
+    yield squares("bmm", "", lambda x: torch.bmm(x, x.mT))
+    yield squares("baddbmm", "", lambda x: torch.baddbmm(x @ x.mT, x, x.mT, beta=0.5))
     yield _with("mv", "", lambda x, c: (x @ c)[..., None] + x, (WIDTH,), size=TOKENS)
     yield _with(
         "einsum",
@@ -729,7 +841,7 @@ def _products() -> Iterator[Case]:
         (5, WIDTH),
         size=TOKENS,
     )
-    yield _fn("einsum", "bnc,bmc->bnm", lambda x: torch.einsum("bnc,bmc->bnm", x, x), TOKENS)
+    yield squares("einsum", "bnc,bmc->bnm", lambda x: torch.einsum("bnc,bmc->bnm", x, x))
     yield _with(
         "einsum", "nchw,cv->nvhw", lambda x, c: torch.einsum("nchw,cv->nvhw", x, c), (WIDTH, 5)
     )

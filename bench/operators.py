@@ -50,8 +50,8 @@ __all__ = ["CASES", "COLUMNS", "PAGE", "ROWS", "page", "rows_of", "wrong"]
 ROWS, PAGE = HERE / "operators.jsonl", HERE.parent / "docs" / "operators.md"
 NUMERICS: tuple[Numerics, ...] = ("fp32", "fp16", "int8")
 COLUMNS = [(form, numerics) for numerics in NUMERICS for form in get_args(Format)]
-_CALIBRATED, _SAMPLES = 24, 32
-"""The first samples calibrate; the others are what files are held against."""
+_EVALUATION = 8
+"""Samples that files are held against; those before them calibrate."""
 
 Row = dict[str, Any]
 
@@ -159,11 +159,12 @@ class _Samples:
 
     def calibration(self, size: int, count: int) -> Iterator[Batch]:
         """The first samples."""
-        return self._batches(size, 0, min(count, _CALIBRATED))
+        return self._batches(size, 0, min(count, len(self.inputs[0]) - _EVALUATION))
 
     def evaluation(self, size: int) -> Iterator[Batch]:
         """The others."""
-        return self._batches(size, _CALIBRATED, _SAMPLES)
+        count = len(self.inputs[0])
+        return self._batches(size, count - _EVALUATION, count)
 
     def _batches(self, size: int, start: int, stop: int) -> Iterator[Batch]:
         for first in range(start, stop, size):
@@ -173,7 +174,7 @@ class _Samples:
 
 def rows_of(case: Case, columns: Sequence[tuple[Format, Numerics]]) -> list[Row]:
     """Take a case to some formats and numerics, one row each."""
-    module, inputs = case.build(_SAMPLES)
+    module, inputs = case.build(_EVALUATION)
     try:
         dense, _ = capture(module, tuple(t[:2] for t in inputs), event=Event("load"))
     except EdgepruneError as error:
@@ -223,7 +224,7 @@ def _outcome(model: Model, form: Format, context: Context) -> Row:
     assert context.data is not None
     try:
         export(model, ExportOptions(formats=(form,)), context)
-        batch = next(context.data.evaluation(_SAMPLES))
+        batch = next(context.data.evaluation(_EVALUATION))
         arrays = tuple(t.numpy() for t in batch.inputs)
         wanted = runner(dense)(arrays)
         got = artifact_runner(context.folder / f"model.{form}", model)(arrays)

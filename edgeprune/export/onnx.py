@@ -38,10 +38,12 @@ from edgeprune.export.onnx_weights import (
 from edgeprune.export.plainer import write_plainly
 from edgeprune.export.quiet import quiet
 from edgeprune.export.resampling import (
+    hangs_over,
     has_divisor,
     is_antialiased,
     linear_by_matrices,
     plain_averages,
+    shrinks_cubically,
 )
 from edgeprune.model import Model
 from edgeprune.model.capture import capture_program
@@ -128,8 +130,9 @@ def _program(model: Model, batch: int | Literal["dynamic"]) -> ExportedProgram:
     cast_integers(module)
     fold_attention(module)
     write_plainly(module)
-    linear_by_matrices(module, is_antialiased)
-    plain_averages(module, has_divisor)
+    static = model.numerics == "int8"
+    linear_by_matrices(module, lambda n: is_antialiased(n) or (static and shrinks_cubically(n)))
+    plain_averages(module, lambda n: has_divisor(n) or (static and hangs_over(n)))
     dynamic = batch == "dynamic"
     found = capture_program(
         module, tuple(_examples(model, batch)), dynamic=dynamic, axes=model.batch_axes

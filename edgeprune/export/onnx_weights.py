@@ -12,7 +12,7 @@ import onnx
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from edgeprune.errors import MissingExtra
-from edgeprune.export.onnx_passes import clean, initializers, sort_nodes
+from edgeprune.export.onnx_passes import all_nodes, clean, initializers, sort_nodes
 
 __all__ = [
     "CONVOLUTIONS",
@@ -138,13 +138,33 @@ def half_precision(model: ModelProto) -> ModelProto:
         MissingExtra: onnxruntime isn't installed.
     """
     try:
-        from onnxruntime.transformers.float16 import convert_float_to_float16
+        from onnxruntime.transformers import float16
     except ImportError:
         raise MissingExtra("onnxruntime", "compress") from None
-    result: ModelProto = convert_float_to_float16(model, keep_io_types=True)
+    kinds = [*float16.DEFAULT_OP_BLOCK_LIST, *_without_halves(model)]
+    result: ModelProto = float16.convert_float_to_float16(
+        model, keep_io_types=True, op_block_list=kinds
+    )
     sort_nodes(result)
     clean(result)
     return result
+
+
+def _without_halves(model: ModelProto) -> set[str]:
+    """Operators that stay in single precision: those that ONNX doesn't define for halves, and
+    ScatterND that adds, for which onnxruntime has no kernel on CPUs."""
+    version = next(o.version for o in model.opset_import if o.domain in ("", "ai.onnx"))
+    found = set()
+    for node in all_nodes(model.graph):
+        adds = any(a.name == "reduction" and a.s != b"none" for a in node.attribute)
+        if adds and node.op_type == "ScatterND":
+            found.add(node.op_type)
+        elif node.domain in ("", "ai.onnx"):
+            schema = onnx.defs.get_schema(node.op_type, version)
+            allowed = (i.types for i in schema.inputs)
+            if any("tensor(float)" in a and "tensor(float16)" not in a for a in allowed):
+                found.add(node.op_type)
+    return found
 
 
 def _axis(node: NodeProto, rank: int) -> int:

@@ -13,7 +13,7 @@ from torch.fx import GraphModule, Node
 from edgeprune.export.graph_edit import constant, insert, like_source, replace, shape_of
 from edgeprune.model.program import argument
 
-__all__ = ["write_plainly"]
+__all__ = ["has_equal_bags", "write_plainly"]
 
 aten = torch.ops.aten
 
@@ -200,7 +200,10 @@ def _one_hot(module: GraphModule, node: Node) -> Node | None:
 
 
 def _folded(module: GraphModule, node: Node) -> Node:
-    """Windows added where they overlap: a transposed convolution with a one in each kernel."""
+    """Windows added where they overlap: a transposed convolution with a one in each kernel.
+
+    Channels count as samples: TensorFlow Lite has no groups, and would run one operator a channel.
+    """
     x, size, kernel, dilation, padding, stride = (argument(node, at) for at in range(6))
     window = kernel[0] * kernel[1]
     channels = int(shape_of(x)[-2]) // window
@@ -208,12 +211,45 @@ def _folded(module: GraphModule, node: Node) -> Node:
     given = zip(size, spans, padding, stride, strict=True)
     edges = [(out + 2 * pad - span, step) for out, span, pad, step in given]
     grid, extra = [e // s + 1 for e, s in edges], [e % s for e, s in edges]
-    ones = torch.eye(window).reshape(window, 1, *kernel).repeat(channels, 1, 1, 1)
-    maps = insert(node, aten.reshape.default, x, [-1, channels * window, *grid])
+    ones = torch.eye(window).reshape(window, 1, *kernel)
+    maps = insert(node, aten.reshape.default, x, [-1, window, *grid])
     weight = constant(module, node, ones)
-    more = (weight, None, stride, padding, extra, channels, dilation)
+    more = (weight, None, stride, padding, extra, 1, dilation)
     made = insert(node, aten.conv_transpose2d.input, maps, *more)
-    return made if len(shape_of(x)) == 3 else insert(node, aten.squeeze.dim, made, 0)
+    lead = [-1] if len(shape_of(x)) == 3 else []
+    return insert(node, aten.reshape.default, made, [*lead, channels, *size])
+
+
+def _unbound(module: GraphModule, node: Node) -> None:
+    """Slices, one by one: the converter to TensorFlow Lite lays the list out as an image."""
+    x, axis = argument(node, 0), argument(node, 1, 0)
+    for user in list(node.users):
+        replace(user, insert(user, aten.select.int, x, axis, user.args[1]))
+    node.graph.erase_node(node)
+
+
+def has_equal_bags(node: Node) -> bool:
+    """Whether a bag of embeddings is a row of a matrix of ids, which needs no loop."""
+    offsets, padded = argument(node, 2), argument(node, 8, None) is not None
+    rows = offsets.target is aten.arange.start_step and offsets.args[0] == 0
+    only = all(user.args[1:] == (0,) for user in node.users)
+    return rows and only and not padded and not argument(node, 7, False)
+
+
+def _bag(module: GraphModule, node: Node) -> None:
+    """Rows looked up, then their sum, mean or maximum: the translation to ONNX makes a loop."""
+    if not has_equal_bags(node):
+        return
+    weight, ids, offsets, weights = (argument(node, at) for at in (0, 1, 2, 6))
+    places = insert(node, aten.reshape.default, ids, [-1, offsets.args[2]])
+    rows = insert(node, aten.embedding.default, weight, places)
+    if weights is not None:
+        factors = insert(node, aten.reshape.default, weights, [-1, offsets.args[2], 1])
+        rows = insert(node, aten.mul.Tensor, rows, factors)
+    result = insert(node, _BAGS[argument(node, 4, 0)], rows, [1])
+    for user in list(node.users):
+        replace(user, result)
+    node.graph.erase_node(node)
 
 
 def _evaluated(module: GraphModule, node: Node) -> Node | None:
@@ -247,6 +283,8 @@ def _expand(module: GraphModule, node: Node) -> Node | None:
 _ARITHMETIC = {aten.add.Tensor, aten.sub.Tensor, aten.mul.Tensor, aten.div.Tensor}
 _CONVOLVED = (None, None, None, 1, "valid", 1, 1)
 """Defaults of a convolution with named padding."""
+_BAGS = (aten.sum.dim_IntList, aten.mean.dim, aten.amax.default)
+"""By the number of a mode."""
 _ADAPTIVE: dict[Any, int] = {
     aten.adaptive_max_pool1d.default: 1,
     aten.adaptive_max_pool2d.default: 2,
@@ -269,6 +307,9 @@ _PLAINER: dict[Any, Callable[[GraphModule, Node], Node | None]] = {
     aten.logical_xor.default: _xor,
     aten.argsort.default: _order,
     aten.col2im.default: _folded,
+    aten.unbind.int: _unbound,
+    aten.embedding_bag.default: _bag,
+    aten.embedding_bag.padding_idx: _bag,
     **dict.fromkeys(
         (
             aten.eye.default,

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.fx import Node
 
 from edgeprune.errors import InputError
+from edgeprune.export.plainer import has_equal_bags
 from edgeprune.model import Model
 from edgeprune.recipe import Format
 
@@ -77,8 +78,9 @@ REFUSALS = (
     Refusal(
         ("embedding_bag", "_embedding_bag"),
         ("tflite",),
-        _CONVERTER,
+        "the converter has no form of bags of unlike size, or with padding",
         "use an Embedding, and its mean or sum",
+        lambda node: not has_equal_bags(node),
     ),
     Refusal(("bilinear",), ("tflite",), _CONVERTER, "write it with torch.einsum"),
     Refusal(

@@ -18,12 +18,14 @@ from edgeprune.export.graph_edit import constant, insert, like_source, replace, 
 from edgeprune.model.program import argument
 
 __all__ = [
+    "hangs_over",
     "has_divisor",
     "is_antialiased",
     "linear_by_matrices",
     "nearest_by_index",
     "plain_averages",
     "scales_by_size",
+    "shrinks_cubically",
     "whole_averages",
 ]
 
@@ -89,6 +91,33 @@ def is_antialiased(node: Node) -> bool:
 def has_divisor(node: Node) -> bool:
     """Whether an average pooling divides by a number of the user's."""
     return argument(node, 6) is not None
+
+
+def hangs_over(node: Node) -> bool:
+    """Whether the last window of an average pooling reaches beyond the padding.
+
+    onnxruntime's integer kernel counts the places there, which torch doesn't.
+    """
+    kernel, padding = _pair(argument(node, 1)), _pair(argument(node, 3, 0))
+    stride = _pair(argument(node, 2, ())) or kernel
+    return any(
+        (after - 1) * s + k > before + 2 * p
+        for before, after, k, s, p in zip(
+            shape_of(argument(node, 0))[-2:], shape_of(node)[-2:], kernel, stride, padding,
+            strict=True,
+        )
+    )  # fmt: skip
+
+
+def shrinks_cubically(node: Node) -> bool:
+    """Whether bicubic resizing makes an axis smaller.
+
+    onnxruntime moves channels last beside integer convolutions, and then can't run that.
+    """
+    if node.target is not aten.upsample_bicubic2d.vec:
+        return False
+    before, after = shape_of(argument(node, 0))[-2:], shape_of(node)[-2:]
+    return any(a < b for a, b in zip(after, before, strict=True))
 
 
 def scales_by_size(node: Node) -> bool:

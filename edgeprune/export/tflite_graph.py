@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch.fx import GraphModule, Node
 
+from edgeprune.export.graph_edit import constant, insert, replace, shape_of
 from edgeprune.export.plainer import write_plainly
 from edgeprune.export.resampling import (
     has_divisor,
@@ -20,21 +21,28 @@ from edgeprune.export.resampling import (
     whole_averages,
 )
 from edgeprune.export.transposed import crop_transposed
+from edgeprune.model.program import argument
 
 __all__ = ["prepare", "repeat_by_cat"]
 
+aten = torch.ops.aten
 quantized = torch.ops.quantized_decomposed
 
+_MASKED = -1e9
+"""What is added to scores that don't count: exp gives zero for it."""
+
 _VIEWS = {
-    torch.ops.aten.view.default,
-    torch.ops.aten.reshape.default,
-    torch.ops.aten._unsafe_view.default,
+    aten.view.default,
+    aten.reshape.default,
+    aten._unsafe_view.default,
 }
 
 
 def prepare(module: GraphModule) -> None:
     """All edits that a TFLite file needs, in place."""
     repeat_by_cat(module)
+    _expand_integers(module)
+    _add_masks(module)
     write_plainly(module)
     nearest_by_index(module)
     linear_by_matrices(module, lambda node: is_antialiased(node) or not scales_by_size(node))
@@ -42,6 +50,48 @@ def prepare(module: GraphModule) -> None:
     crop_transposed(module)
     whole_averages(module)
     _keep_floats(module)
+    _part_dequantizers(module)
+
+
+def _expand_integers(module: GraphModule) -> None:
+    """Write the expansion of int8 values as a choice of the same place again and again, in place.
+
+    The converter loses count of the axes of an image between int8 layers.
+    """
+    for node in module.graph.find_nodes(op="call_function", target=aten.expand.default):
+        result, after = node.args[0], shape_of(node)
+        if result.target is not quantized.dequantize_per_tensor.default:
+            continue
+        before = (1,) * (len(after) - len(shape_of(result))) + shape_of(result)
+        grown = [axis for axis, size in enumerate(before) if size == 1 and after[axis] != 1]
+        if not all(isinstance(after[axis], int) for axis in grown):
+            continue
+        while len(shape_of(result)) < len(after):
+            result = insert(node, aten.unsqueeze.default, result, 0)
+        for axis in grown:
+            places = constant(module, node, torch.zeros(after[axis], dtype=torch.int64))
+            result = insert(node, aten.index_select.default, result, axis, places)
+        replace(node, result)
+    module.recompile()
+
+
+def _add_masks(module: GraphModule) -> None:
+    """Give fused attention a mask of finite numbers to add, and take out rows that attend nothing.
+
+    Between int8 layers the converter seeks a scale for what it masks with, which is infinite.
+    """
+    fused = aten.scaled_dot_product_attention.default
+    for node in module.graph.find_nodes(op="call_function", target=fused):
+        mask = argument(node, 3)
+        if mask is None or mask.meta["val"].dtype != torch.bool:
+            continue
+        zero, low = (constant(module, node, torch.tensor(number)) for number in (0.0, _MASKED))
+        added = insert(node, aten.where.self, mask, zero, low)
+        result = insert(node, fused, *node.args[:3], added, *node.args[4:])
+        result.kwargs = {k: v for k, v in node.kwargs.items() if k != "attn_mask"}
+        attends = insert(node, aten.any.dim, mask, -1, True)
+        replace(node, insert(node, aten.where.self, attends, result, zero))
+    module.recompile()
 
 
 def _keep_floats(module: GraphModule) -> None:
@@ -50,12 +100,25 @@ def _keep_floats(module: GraphModule) -> None:
     A copy that a dequantize node feeds, or that feeds a quantize node alone, but not both: that one
     runs in int8.
     """
-    for node in module.graph.find_nodes(op="call_function", target=torch.ops.aten.clone.default):
+    for node in module.graph.find_nodes(op="call_function", target=aten.clone.default):
         source = node.args[0]
         before = source.target is quantized.dequantize_per_tensor.default
         behind = all(u.target is quantized.quantize_per_tensor.default for u in node.users)
         if before != behind:
             node.target, node.args, node.kwargs = _border(), (source,), {}
+    module.recompile()
+
+
+def _part_dequantizers(module: GraphModule) -> None:
+    """Give each reader of an int8 value a dequantize node of its own, in place.
+
+    Where several that read an image from one node have no channels-last form, the converter moves
+    the axes back for the first of them alone.
+    """
+    dequantize = quantized.dequantize_per_tensor.default
+    for node in module.graph.find_nodes(op="call_function", target=dequantize):
+        for user in list(node.users)[1:]:
+            user.replace_input_with(node, insert(user, dequantize, *node.args))
     module.recompile()
 
 
@@ -84,14 +147,13 @@ def repeat_by_cat(module: GraphModule) -> None:
     ``(batch, 1, heads, n, d)`` and reshaped; the converter (litert-torch 0.10) then takes the
     transposition of the keys that follows for another reshape, and the file is wrong.
     """
-    expand = torch.ops.aten.expand.default
-    for node in module.graph.find_nodes(op="call_function", target=expand):
+    for node in module.graph.find_nodes(op="call_function", target=aten.expand.default):
         place = _single(node)
         if place is None:
             continue
         with module.graph.inserting_before(node):
             copies = [node.args[0]] * node.meta["val"].shape[place]
-            new = module.graph.call_function(torch.ops.aten.cat.default, (copies, place))
+            new = module.graph.call_function(aten.cat.default, (copies, place))
         new.meta["val"] = node.meta["val"]
         node.replace_all_uses_with(new)
         module.graph.erase_node(node)
