@@ -23,6 +23,15 @@ TELLING = (
     ("rsub", "tflite", "fp32"),
     ("topk 3 of channels", "tflite", "fp32"),
     ("tile", "tflite", "fp32"),
+    ("interpolate(bicubic) 11x13 to 5x6, half pixels", "onnx", "int8"),
+    ("avg_pool2d k2 s2, ceil", "onnx", "int8"),
+    ("celu", "onnx", "fp16"),
+    ("index_add", "onnx", "fp16"),
+    ("embedding_bag mean", "onnx", "fp16"),
+    ("expand last axis", "tflite", "int8"),
+    ("unbind", "tflite", "int8"),
+    ("col2im k2 s2", "tflite", "int8"),
+    ("scaled_dot_product_attention boolean mask", "tflite", "int8"),
 )
 
 

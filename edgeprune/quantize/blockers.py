@@ -27,6 +27,10 @@ _NAMED = 3
 _ATTENTION_PRODUCTS = 2
 """Queries times keys, weights times values."""
 
+_WRITTEN_AS_PRODUCTS = frozenset({aten.col2im.default, aten.baddbmm.default})
+"""Outside of the quantizer's tables, but a product in the file: a transposed convolution, a matrix
+product."""
+
 
 class _Recurrent(NamedTuple):
     """Places of a recurrent operator's arguments."""
@@ -101,7 +105,7 @@ def _products(node: Node, form: Format) -> tuple[str, int]:
     recurrent = _RECURRENT.get(node.target)
     if recurrent is not None:
         return recurrent.name, _steps(node, recurrent, form)
-    if node.target in rules.WEIGHTED or node.target in rules.PRODUCT:
+    if node.target in rules.WEIGHTED.keys() | rules.PRODUCT | _WRITTEN_AS_PRODUCTS:
         target: Any = node.target
         parted = form == "tflite" and node.target in rules.CONV_TRANSPOSE  # group by group
         count = int(argument(node, 6, 1)) if parted else 1

@@ -13,13 +13,16 @@ from torch.fx import GraphModule
 
 from edgeprune.export.plainer import write_plainly
 from edgeprune.export.resampling import (
+    hangs_over,
     has_divisor,
     is_antialiased,
     linear_by_matrices,
     nearest_by_index,
     plain_averages,
     scales_by_size,
+    shrinks_cubically,
 )
+from edgeprune.export.tflite_graph import prepare
 from edgeprune.export.transposed import crop_transposed
 from edgeprune.model import Event, capture
 
@@ -125,6 +128,19 @@ def test_one_axis_is_cropped_too() -> None:
     assert change < 1e-6
 
 
+class Bags(nn.Module):
+    """Of the ids that five numbers round to."""
+
+    def __init__(self, mode: str, *, weighted: bool = False, **options: Any) -> None:
+        super().__init__()
+        self.inner = nn.EmbeddingBag(9, 4, mode=mode, **options)
+        self.weighted = weighted
+
+    def forward(self, x: Tensor) -> Tensor:
+        weights = {"per_sample_weights": x.sigmoid()} if self.weighted else {}
+        return self.inner((x.abs() * 2).clamp(max=8).long(), **weights)
+
+
 PLAINER: list[tuple[str, Any, tuple[int, ...]]] = [
     ("pixel_unshuffle", lambda x: F.pixel_unshuffle(x[:, :, :10, :12], 2), IMAGE),
     ("adaptive_max_pool2d", nn.AdaptiveMaxPool2d((5, 6)), IMAGE),
@@ -145,6 +161,9 @@ PLAINER: list[tuple[str, Any, tuple[int, ...]]] = [
     ("col2im", lambda x: F.fold(F.unfold(x, 3, padding=1), (11, 13), 3, padding=1), IMAGE),
     ("col2im", lambda x: F.fold(F.unfold(x, 2, stride=3), (11, 13), 2, stride=3), IMAGE),
     ("sort", lambda x: x.sort(1)[0], IMAGE),
+    ("unbind", lambda x: torch.cat(x.unbind(2)[::3], 1), IMAGE),
+    *(("embedding_bag", Bags(mode), (2, 5)) for mode in ("sum", "mean", "max")),
+    ("embedding_bag", Bags("sum", weighted=True), (2, 5)),
 ]
 
 
@@ -155,6 +174,67 @@ def test_an_operator_is_written_in_plainer_ones(
     names, change = edited(module, write_plainly, shape)
     assert not any(gone in name for name in names)
     assert change < 1e-6
+
+
+def test_folded_windows_take_one_convolution_of_one_channel() -> None:
+    def fold(x: Tensor) -> Tensor:
+        return F.fold(F.unfold(x, 2, stride=2), (11, 13), 2, stride=2)
+
+    model, _ = capture(Wrapped(fold), (torch.randn(IMAGE),), event=Event("load"))
+    graph = model.module()
+    write_plainly(graph)
+    target = torch.ops.aten.conv_transpose2d.input
+    (node,) = graph.graph.find_nodes(op="call_function", target=target)
+    assert node.args[1].meta["val"].shape[:2] == (4, 1)
+    assert node.args[6] == 1
+
+
+def test_bags_with_padding_are_left_alone() -> None:
+    names, _ = edited(Bags("mean", padding_idx=3), write_plainly, (2, 5))
+    assert "aten.embedding_bag.padding_idx" in names
+
+
+@pytest.mark.parametrize(
+    ("how", "hangs"),
+    [
+        ({"kernel_size": 2}, True),
+        ({"kernel_size": 3, "stride": 2}, False),
+        ({"kernel_size": 4, "stride": 3, "padding": 1}, True),
+        ({"kernel_size": 3, "stride": 2, "padding": 1}, False),
+    ],
+)
+def test_a_window_that_hangs_over_is_padded_and_counted(how: dict[str, Any], hangs: bool) -> None:
+    pool = nn.AvgPool2d(**how, ceil_mode=True)
+    names, change = edited(pool, lambda graph: plain_averages(graph, hangs_over))
+    assert ("aten.mul.Tensor" in names) is hangs
+    assert change < 1e-6
+
+
+@pytest.mark.parametrize(("size", "shrinks"), [((5, 20), True), ((20, 6), True), ((11, 20), False)])
+def test_bicubic_shrinking_is_a_product_with_matrices(size: tuple[int, int], shrinks: bool) -> None:
+    resize = partial(F.interpolate, size=size, mode="bicubic")
+    names, change = edited(resize, lambda graph: linear_by_matrices(graph, shrinks_cubically))
+    assert ("aten.upsample_bicubic2d.vec" not in names) is shrinks
+    assert change < 1e-6
+
+
+def test_a_mask_is_finite_and_rows_that_attend_nothing_stay_zero() -> None:
+    def attend(x: Tensor) -> Tensor:
+        mask = torch.ones(11, 11, dtype=torch.bool).tril(-1)
+        return F.scaled_dot_product_attention(x, x, x, attn_mask=mask, scale=0.7)
+
+    model, _ = capture(Wrapped(attend), (torch.randn(IMAGE),), event=Event("load"))
+    graph, x = model.module(), torch.randn(IMAGE)
+    with torch.no_grad():
+        before = graph(x)
+        prepare(graph)
+        after = graph(x)
+    fused = torch.ops.aten.scaled_dot_product_attention.default
+    (node,) = graph.graph.find_nodes(op="call_function", target=fused)
+    assert node.args[3].meta["val"].dtype == torch.float32
+    assert not before[..., 0, :].any()
+    assert torch.equal(after[..., 0, :], before[..., 0, :])
+    assert torch.allclose(after, before, atol=1e-6)
 
 
 def test_negative_padding_is_a_slice() -> None:

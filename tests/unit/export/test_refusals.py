@@ -47,6 +47,17 @@ def test_complex_numbers_are_refused_for_tflite_alone() -> None:
         refuse(model, "tflite")
 
 
+@pytest.mark.parametrize("padding", [None, 3])
+def test_bags_of_equal_size_have_a_form_without_padding(padding: int | None) -> None:
+    network = nn.EmbeddingBag(9, 4, padding_idx=padding)
+    model, _ = capture(network, (torch.randint(0, 9, (2, 5)),), event=Event("load"))
+    if padding is None:
+        refuse(model, "tflite")
+        return
+    with pytest.raises(InputError, match="no form of bags of unlike size"):
+        refuse(model, "tflite")
+
+
 def test_what_has_a_form_is_let_through() -> None:
     model, _ = capture(nn.Linear(3, 2), (torch.randn(2, 3),), event=Event("load"))
     refuse(model, "onnx")

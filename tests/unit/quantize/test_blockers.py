@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from edgeprune.errors import CheckFailed
@@ -75,6 +76,23 @@ def test_convolutions_that_litert_runs_in_float_block_its_file(
     network: nn.Module, shape: tuple[int, ...]
 ) -> None:
     assert set(static_blockers(captured(network.eval(), torch.randn(shape)), BOTH)) == {"tflite"}
+
+
+class Folding(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Conv2d(2, 4, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        for _ in range(2):
+            x = F.fold(F.unfold(self.layer(x[:, :2]), 2, stride=2), (6, 6), 2, stride=2)
+        return torch.baddbmm(x.flatten(2)[..., :4], x.flatten(2), x.flatten(2).mT)
+
+
+def test_sums_of_windows_and_products_that_add_count_as_float() -> None:
+    found = static_blockers(captured(Folding(), torch.randn(4, 2, 6, 6)), BOTH)
+    assert set(found) == set(BOTH)
+    assert "(col2im, baddbmm)" in found["onnx"]
 
 
 class WritesToView(nn.Module):
