@@ -108,7 +108,7 @@ def calling(function: str, kind: type[InputError]) -> Iterator[None]:
     except SystemExit as left:
         raise kind(f"{function}: ended Python (SystemExit: {left.code})") from left
     except BaseException as error:
-        lines = str(error).splitlines()
+        lines = str(error).strip().splitlines()
         told = f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
         raise kind(f"{function}: {told}") from error
 

@@ -16,8 +16,8 @@ from edgeprune.model import Wanted
 __all__ = ["Placed", "fitted", "is_picture", "place", "rows_first", "takes_integers", "unstacked"]
 
 Array = NDArray[Any]
-_EXACT = 2**24
-"""The largest magnitude up to which float32 holds every integer."""
+_FLOATS = {torch.float16: np.float16, torch.float64: np.float64}
+"""NumPy's types beside float32; it has no bfloat16."""
 
 
 @dataclass(frozen=True)
@@ -182,8 +182,8 @@ def is_picture(array: Array) -> bool:
     return array.dtype == np.uint8 and array.ndim > 2
 
 
-def _usable(array: Array, what: str) -> Array:
-    """``array`` as batches have it: ``float32``, ``int64``, ``bool``; 8-bit images as they are.
+def _usable(array: Array, what: str, kind: type[np.floating[Any]] = np.float32) -> Array:
+    """``array`` as batches have it: ``kind``, ``int64``, ``bool``; 8-bit images as they are.
 
     Raises:
         DataError: Another type (complex, strings, objects).
@@ -192,7 +192,7 @@ def _usable(array: Array, what: str) -> Array:
         raise DataError(f"{what} has type {array.dtype}; allowed: floats, integers, bool")
     if array.dtype.kind == "f":
         with np.errstate(over="ignore"):  # what becomes infinite is found by the finite check
-            return np.asarray(array, np.float32, order="C")
+            return np.asarray(array, kind, order="C")
     if is_picture(array) or array.dtype.kind == "b":
         return np.asarray(array, order="C")
     if array.dtype == np.uint64 and array.size and array.max() > np.iinfo(np.int64).max:
@@ -203,8 +203,7 @@ def _usable(array: Array, what: str) -> Array:
 def fitted(array: Array, need: Wanted | None, what: str) -> tuple[Array, str | None]:
     """``array`` in the type that the model takes, and a note where whole numbers were cast.
 
-    The very type goes through; integers of another type are cast where all values fit. A model of
-    half or double precision is given float32.
+    The very type goes through; integers of another type are cast where all values fit.
 
     Raises:
         DataError: The type can't be used, or a value doesn't fit.
@@ -212,12 +211,14 @@ def fitted(array: Array, need: Wanted | None, what: str) -> tuple[Array, str | N
     if need is None or need.dtype is None:
         return _usable(array, what), None
     if need.dtype.is_floating_point:
-        found = _usable(array, what)
+        kind = _FLOATS.get(need.dtype, np.float32)
+        found = _usable(array, what, kind)
         if found.dtype.kind == "f" or is_picture(found):
             return found, None
-        if found.size and np.abs(found.astype(np.float64)).max() > _EXACT:
-            raise DataError(f"{what} has integers above {_EXACT}, which float32 can't hold exactly")
-        return found.astype(np.float32), f"{what}: {array.dtype} cast to float32, which holds all"
+        name, exact = kind.__name__, 2 ** (np.finfo(kind).nmant + 1)
+        if found.size and np.abs(found.astype(np.float64)).max() > exact:
+            raise DataError(f"{what} has integers above {exact}, which {name} can't hold exactly")
+        return found.astype(kind), f"{what}: {array.dtype} cast to {name}, which holds all"
     target = torch.empty(0, dtype=need.dtype).numpy().dtype
     if array.dtype == target:
         return np.asarray(array, order="C"), None

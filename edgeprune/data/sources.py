@@ -322,10 +322,11 @@ def _transform(
         )
     scale = given.scale or (1 / 255 if found.eight_bit and not raw else 1.0)
     last = given.layout == "NHWC"
+    dtype = None if need is None else need.dtype
     if raw is not None:
-        transform = Transform(layout, channels_last=last, identity=True, dtype=raw.dtype)
+        transform = Transform(layout, channels_last=last, identity=True, dtype=dtype)
     else:
-        transform = Transform(layout, scale, given.mean, given.std, last)
+        transform = Transform(layout, scale, given.mean, given.std, last, dtype=dtype)
     files = isinstance(found.train, ImagePool)
     told = given.model_dump(mode="json", exclude=None if files else _FILE_OPTIONS)
     told["scale"] = scale

@@ -31,7 +31,7 @@ class Transform:
     identity: bool = False
     """The values are given to the model as they are stored."""
     dtype: torch.dtype | None = None
-    """What integer pictures become, where the model takes such; ``None``: they stay."""
+    """What the model takes; ``None``: integer pictures stay as they are, others are float32."""
 
     def __call__(
         self, inputs: tuple[Tensor, ...], random: np.random.Generator | None
@@ -60,9 +60,9 @@ class Transform:
     def _scaled(self, values: Tensor) -> Tensor:
         """Scale and normalise; channels are the last axis."""
         values = values.to(torch.float32) * self.scale
-        if not self.mean:
-            return values
-        return (values - torch.tensor(self.mean)) / torch.tensor(self.std)
+        if self.mean:
+            values = (values - torch.tensor(self.mean)) / torch.tensor(self.std)
+        return values if self.dtype is None else values.to(self.dtype)
 
 
 def flip_shift(images: Tensor, random: np.random.Generator) -> Tensor:

@@ -7,6 +7,7 @@ from pathlib import PurePath
 from typing import Any, NamedTuple
 
 from edgeprune.figure import Figure, measured
+from edgeprune.profiler.spawn import reason
 from edgeprune.profiler.stats import (
     Estimate,
     median,
@@ -110,7 +111,7 @@ def _memory(name: str, answer: Mapping[str, Any] | None, origins: Origins) -> Fo
     if answer is None:
         return Found({})
     if answer["killed"] is not None:
-        return Found({}, (f"{name}: memory: {_death(answer['killed'])}",))
+        return Found({}, (f"{name}: memory: {reason(answer['killed'])}",))
     if not answer["peak"]:
         return Found({}, (f"{name}: memory: the time limit came first; raise it",))
     count = len(answer["peak"])
@@ -137,16 +138,10 @@ def _memory(name: str, answer: Mapping[str, Any] | None, origins: Origins) -> Fo
     return Found(found)
 
 
-def _death(signal: int) -> str:
-    if signal == 9:
-        return "its process was killed, most likely for want of memory"
-    return f"its process died of signal {signal}"
-
-
 def _latency(name: str, sample: Samples, origins: Origins) -> Found:
     blocks = sample.blocks
     if sample.killed is not None:
-        return Found({}, (f"{name}: latency: {_death(sample.killed)}",))
+        return Found({}, (f"{name}: latency: {reason(sample.killed)}",))
     if len(blocks) < _MIN_BLOCKS:
         done = "one block was" if blocks else "no block was"
         why = sample.cut or "raise the time limit"

@@ -23,6 +23,7 @@ from edgeprune.measure.profile import Reached
 from edgeprune.measure.result import Conditions
 from edgeprune.profiler.formats import detect_format
 from edgeprune.profiler.machine import summary
+from edgeprune.profiler.spawn import reason
 from edgeprune.progress import Progress
 
 __all__ = ["PRECISION", "TIME_LIMIT", "Referenced", "measure_reference", "reference_model"]
@@ -171,7 +172,7 @@ def _referenced(
 def _few(answer: Mapping[str, Any]) -> str:
     done = len(answer["blocks"])
     if answer["killed"] is not None:
-        return f"its process died of signal {answer['killed']}"
+        return reason(answer["killed"])
     return f"{done} processes were done, an interval takes {_MIN_BLOCKS}: {answer['cut']}"
 
 

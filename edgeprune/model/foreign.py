@@ -17,6 +17,7 @@ from edgeprune.model.capture import Captured, capture_program, places_of
 from edgeprune.model.mode import set_training
 from edgeprune.model.program import flatten, is_flat, tensors, unlift
 from edgeprune.model.shapes import Axes, Shapes, Wanted, batch_size, examples, fit
+from edgeprune.model.widen import WIDENED, is_half, wide, widen
 
 __all__ = ["adopt", "wanted_inputs"]
 
@@ -55,6 +56,9 @@ def adopt(
         for v, a in zip(values, axes, strict=True)
     )
     module = unlift(program)
+    if is_half(program):
+        widen(module)
+        notes += (WIDENED,)
     notes += _evaluate(module)
     places = places_of(program)
     if not is_flat(program):
@@ -80,7 +84,8 @@ def wanted_inputs(program: ExportedProgram) -> tuple[Wanted, ...]:
     """
     names = [n for n in program.graph_signature.user_inputs if isinstance(n, str)]
     found = [(n, v) for n, v in zip(names, _named(program, names), strict=True)]
-    values = [(n, v) for n, v in found if isinstance(v, Tensor)]
+    half = is_half(program)
+    values = [(n, wide(v) if half else v) for n, v in found if isinstance(v, Tensor)]
     batch = _batch_symbol([v for _, v in values], tensors(program, outputs=True))
     axes = (
         _fixed_axes([v for _, v in values])
@@ -148,7 +153,8 @@ def _inputs(program: ExportedProgram, path: Path) -> list[Tensor]:
             f"{path}: the program takes a number that may change: export it with that number "
             "fixed, or as a tensor"
         )
-    values = [v for v in takes if isinstance(v, Tensor)]
+    half = is_half(program)
+    values = [wide(v) if half else v for v in takes if isinstance(v, Tensor)]
     if not values:
         raise ModelError(f"{path}: the program takes no tensor: there is nothing to feed it")
     for place, value in enumerate(values, 1):

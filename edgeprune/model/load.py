@@ -21,6 +21,7 @@ from edgeprune.model.shapes import Axes, Shapes, examples, fit, said_axes, zeros
 from edgeprune.model.store import from_archive
 from edgeprune.model.torchscript import convert, open_torchscript
 from edgeprune.model.weights import build, read_pickled, read_safetensors
+from edgeprune.model.widen import WIDENED, is_half, widen
 
 __all__ = ["Loaded", "load"]
 
@@ -198,6 +199,9 @@ def _module(given: _Given, kind: Kind, trusted: bool) -> Loaded:
     else:
         module, said = build(chosen.value, arch, path, kind, allow_surplus=given.allow_surplus)
         notes, event = (*notes, *said), _event(kind, arch, given.state_key)
+    if is_half(module):
+        widen(module)
+        notes = (*notes, WIDENED)
     try:
         inputs = given.inputs(_float_type(module))
         model, more = capture(module, inputs, event=event, axes=given.axes(inputs))

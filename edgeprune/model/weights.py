@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from edgeprune.errors import MissingExtra, ModelError, nearest
+from edgeprune.errors import MissingExtra, ModelError, calling, nearest
 from edgeprune.model.checkpoint import fill
 from edgeprune.model.kinds import Kind
 from edgeprune.model.pickles import Pickle, Untrusted, read_tensors
@@ -132,12 +132,9 @@ def _make(arch: str) -> nn.Module:
 
 
 def _import(where: str, arch: str) -> Any:
-    try:
+    # the user's module runs on import
+    with calling(f"--arch {arch}: can't import {where} from the current folder", ModelError):
         return importlib.import_module(where)
-    except (Exception, SystemExit) as error:  # the user's module runs on import
-        raise ModelError(
-            f"--arch {arch}: can't import {where} from the current folder: {reason(error)}"
-        ) from error
 
 
 def _call(factory: Callable[[], Any], arch: str) -> nn.Module:
@@ -145,14 +142,8 @@ def _call(factory: Callable[[], Any], arch: str) -> nn.Module:
         return factory
     if not callable(factory):
         raise ModelError(f"--arch {arch}: a {type(factory).__name__}, not a function or class")
-    try:
+    with calling(f"--arch {arch}: calling it without arguments", ModelError):
         module = factory()
-    except SystemExit:
-        raise ModelError(
-            f"--arch {arch}: it calls sys.exit instead of giving a torch.nn.Module"
-        ) from None
-    except Exception as error:  # the user's code
-        raise ModelError(f"--arch {arch}: calling it without arguments: {reason(error)}") from error
     if not isinstance(module, nn.Module):
         raise ModelError(f"--arch {arch}: gives a {type(module).__name__}, not a torch.nn.Module")
     return module

@@ -327,4 +327,5 @@ def quiet() -> Iterator[None]:
 
 
 def _line(error: Exception) -> str:
-    return " ".join(str(error).split())
+    # LiteRT says nothing where it gets no memory for the tensors.
+    return " ".join(str(error).split()) or "it gives no reason, most likely for want of memory"

@@ -35,6 +35,8 @@ _LOCATION = str(Path(__file__).absolute().parents[2])
 _LOOK = 0.25
 """Seconds between two looks at the connection."""
 _KEPT = 4000
+_NO_ANSWER = (signal.SIGABRT, signal.SIGBUS, signal.SIGSEGV)
+"""What native code dies of that gets no memory, among other causes."""
 _PR_SET_PDEATHSIG = 1
 
 
@@ -135,8 +137,10 @@ def reason(number: int) -> str:
     """Say why a process was killed by signal ``number``."""
     name = signal.Signals(number).name
     if number == signal.SIGKILL:
-        return f"it was killed ({name}), most likely for want of memory"
-    return f"it died of {name}"
+        return f"its process was killed ({name}), most likely for want of memory"
+    if number in _NO_ANSWER:
+        name += ", as a runtime may that comes to the memory limit (--memory-limit)"
+    return f"its process died of {name}"
 
 
 def _stop(number: int, _frame: Any) -> None:

@@ -14,6 +14,7 @@ from edgeprune.context import Context
 from edgeprune.finetune import write_state
 from edgeprune.mask import Mask, Network
 from edgeprune.model import Model
+from edgeprune.tasks import logits
 from edgeprune.tickets.at_init.inputs import gaussian
 from edgeprune.tickets.at_init.steps import (
     Start,
@@ -51,7 +52,7 @@ def find(model: Model, options: TicketOptions, context: Context, work: Work) -> 
     rows.
 
     Batch norms first take the statistics of the batch, which are then held for both networks, as
-    in the released code. What no mask covers begins as in a new network and isn't perturbed.
+    in the released code. Outputs are logits, as in training. What no mask covers begins as in a new network and isn't perturbed.
 
     Raises:
         InputError: A density that can't be met, or scores that are zero or overflow.
@@ -88,7 +89,7 @@ class Kernel:
         fixed = model.fixed_batch
         batch = fixed or min(options.train.batch_size, wanted)
         state = fresh_state(start.model, context.seed)
-        warm, still, moved = (model.module() for _ in range(3))
+        warm, still, moved = (logits(model) for _ in range(3))
         for module in (warm, still, moved):
             write_state(module, state)
         if batch > 1:

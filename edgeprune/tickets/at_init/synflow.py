@@ -10,6 +10,7 @@ from torch.fx import GraphModule
 from edgeprune.context import Context
 from edgeprune.mask import Mask
 from edgeprune.model import Model
+from edgeprune.tasks import logits
 from edgeprune.tickets.at_init.inputs import OnesForTokens, ones, tables
 from edgeprune.tickets.at_init.steps import (
     begin,
@@ -46,8 +47,9 @@ def find(model: Model, options: TicketOptions, context: Context, work: Work) -> 
     (theorem 3). No data is used.
 
     As in the released code all parameters and buffers become absolute, the network is in eval mode,
-    one sample of ones goes in, and the sum of the outputs is differentiated; in double precision,
-    which R of a deep network may need. In eval mode batch norm is linear: it divides by its running
+    one sample of ones goes in, and the sum of the outputs is differentiated (of the logits, where
+    they end in softmax, whose sum is always 1, or in sigmoid); in double precision, which R of a
+    deep network may need. In eval mode batch norm is linear: it divides by its running
     deviation, and a new one, with mean 0 and variance 1, passes everything. Token ids can't be
     ones: their embedding gives ones instead. The model's weights keep their signs: the absolute
     ones live in a copy.
@@ -71,7 +73,7 @@ class Flow:
 
     def __init__(self, model: Model) -> None:
         self.tables = {name: found for name, found in tables(model).items() if found}
-        self.module, self.inputs, self.dtype = model.module(), ones(model), torch.float64
+        self.module, self.inputs, self.dtype = logits(model), ones(model), torch.float64
         remarks = _remarks(self.module)
         _make_absolute(self.module.double())
         try:

@@ -6,6 +6,7 @@ and a column for each parameter (Jacot et al. 2018; Novak et al. 2022). Of a mas
 the living weights are parameters: the masked ones are zero and stay so in training, so they move
 no output. Biases, norms and all that the mask doesn't cover count. The network is in eval mode:
 batch norm uses its running statistics, so that a sample's outputs depend on that sample alone.
+Outputs that end in softmax or sigmoid are taken before that, as in training.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from edgeprune.errors import InputError
 from edgeprune.mask import Mask
 from edgeprune.model import Model
 from edgeprune.progress import Progress, Silent
+from edgeprune.tasks import logits
 
 __all__ = ["Kernel", "Outputs", "estimate_ntk", "jacobian_ntk"]
 
@@ -176,7 +178,7 @@ class _Net:
     def __init__(self, model: Model, mask: Mask | None) -> None:
         if mask is not None:
             mask.check(model)
-        self.module = model.module()
+        self.module = logits(model)
         self.fixed = model.fixed_batch
         every = dict(self.module.named_parameters(remove_duplicate=False))
         single = dict(self.module.named_parameters())

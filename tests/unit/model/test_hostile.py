@@ -295,13 +295,16 @@ def leaves(): sys.exit(0)
 def raises(): raise ValueError("no network today")
 def nothing(): return None
 def waits(x): return x
+class Own(BaseException): pass
+def own(): raise Own("\\nof my own")
 """
 
 
 @pytest.mark.parametrize(
     ("name", "why"),
     [
-        ("leaves", "sys.exit"),
+        ("leaves", "ended Python (SystemExit: 0)"),
+        ("own", "Own: of my own"),
         ("raises", "no network today"),
         ("nothing", "NoneType"),
         ("waits", "without arguments"),

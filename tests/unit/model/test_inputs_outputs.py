@@ -227,3 +227,25 @@ def test_a_program_that_cannot_be_fed_is_refused(module, args, why, tmp_path):
 def test_a_shape_says_where_the_batch_is():
     assert parse_shape("2xNx16:int16").batch_axis == 1
     assert parse_shape("2xNx16:int16").sizes == (2, 1, 16)
+
+
+class Half(Linear):
+    """Half-precision weights, a constant and a cast."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(x + torch.tensor([1, 2, 3])).to(torch.float16) * torch.ones(
+            2, dtype=torch.float16
+        )
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_a_network_in_half_precision_is_made_float32(tmp_path, dtype):
+    net = Half().eval().to(dtype)
+    x = torch.randn(4, 3).to(dtype)
+    path = saved(tmp_path / "m.pt2", net, (x,), ({0: Dim("batch", min=1, max=64)},))
+    loaded = load(path)
+    assert [i.dtype for i in loaded.model.inputs] == [torch.float32]
+    assert any("float32" in note for note in loaded.notes)
+    (got,) = runner(loaded.model)((x.float().numpy(),))
+    assert got.dtype == np.float32
+    np.testing.assert_allclose(got, net.float()(x.float()).detach().numpy(), atol=1e-2)

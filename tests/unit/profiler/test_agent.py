@@ -17,6 +17,8 @@ import pytest
 
 from edgeprune import __version__
 from edgeprune.device.archive import build
+from edgeprune.export import flatbuffer
+from tests.model_files import LiteGraph, LiteOp, LiteTensor, lite_model
 from tests.unit.profiler import models
 from tests.unit.profiler.agent import LIMIT, ROOT, ask, command, measure
 
@@ -322,6 +324,16 @@ def test_what_takes_more_memory_than_the_limit_is_refused(tmp_path: Path, task: 
     if task == "memory":
         (file,) = measure(task, "--repeats", "1", path)["files"]
         assert file["peak"][0] > 2**30
+
+
+def test_a_tflite_file_that_gets_no_memory_is_told_the_limit(tmp_path: Path) -> None:
+    shape = (2**10, 2**20)  # 4 GiB
+    tensors = {"x": LiteTensor(shape), "y": LiteTensor(shape)}
+    graph = LiteGraph(tensors, [LiteOp("ABS", ["x"], ["y"])], ["x"], ["y"])
+    path = tmp_path / "m.tflite"
+    path.write_bytes(flatbuffer.pack(lite_model(graph)))
+    error = ask("latency", "--memory-limit", "0.5", path, code=2)["error"]
+    assert "0.5 GiB (--memory-limit)" in error
 
 
 def test_the_default_limit_holds_what_no_machine_should_give(tmp_path: Path) -> None:

@@ -55,6 +55,12 @@ def scored(
     return dict(Kernel.of(start, options, where).scores(mask, step, start.ledger))
 
 
+def test_a_softmax_changes_no_score(chain: Model, tmp_path: Path) -> None:
+    ended = model_of(torch.nn.Sequential(*mlp(SIZES), torch.nn.Softmax(1)), torch.zeros(2, 6))
+    found = scored(ended, full(ended), tmp_path / "ended")
+    torch.testing.assert_close(found, scored(chain, full(chain), tmp_path / "chain"))
+
+
 @pytest.mark.parametrize("density", [1.0, 0.6])
 def test_scores_are_those_of_gates_in_autograd(
     chain: Model, tmp_path: Path, density: float

@@ -28,6 +28,14 @@ def scores_of(model: Model, mask: Mask) -> dict[str, Tensor]:
     return dict(Flow(model).scores(mask, Ledger(look(model))))
 
 
+@pytest.mark.parametrize("ending", [nn.Softmax(1), nn.Sigmoid()])
+def test_an_ending_changes_no_score(chain: Model, ending: nn.Module) -> None:
+    """Softmax sums to one whatever the weights, so that all scores would be zero."""
+    ended = model_of(nn.Sequential(*mlp(SIZES), ending), torch.zeros(2, 6))
+    found, wanted = scores_of(ended, full(ended)), scores_of(chain, full(chain))
+    torch.testing.assert_close(found, wanted)
+
+
 def some(mask: Mask) -> Mask:
     random = torch.Generator().manual_seed(3)
     keep = {n: torch.rand(k.shape, generator=random) < 0.6 for n, k in mask.keep.items()}

@@ -67,6 +67,17 @@ def by_differences(model: Model, mask: Mask | None, inputs: tuple[Tensor, ...]) 
     return rows @ rows.T
 
 
+def test_a_softmax_changes_no_kernel(smooth: Model, batch: tuple[Tensor, ...]) -> None:
+    class Ended(Smooth):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x).softmax(1)
+
+    torch.manual_seed(0)
+    ended = captured(Ended(), torch.zeros(2, 5))
+    found, wanted = (jacobian_ntk(m, None, batch).values for m in (ended, smooth))
+    torch.testing.assert_close(found, wanted)
+
+
 @pytest.mark.parametrize("masked", [False, True], ids=["dense", "masked"])
 def test_the_kernel_is_that_of_finite_differences(
     smooth: Model, batch: tuple[Tensor, ...], half: Mask, masked: bool
