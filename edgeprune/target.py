@@ -58,6 +58,10 @@ class Device(Config):
     board of another name is no evidence for this target."""
     note: Text | None = None
 
+    def may_be(self, board: str | None) -> bool:
+        """Whether a machine that names itself so may be one of these."""
+        return self.model is None or (board or "").startswith(self.model)
+
 
 class Runtime(Config):
     """What runs one artifact format there."""

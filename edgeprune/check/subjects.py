@@ -70,6 +70,8 @@ def _of_result(case: Case, result: Result, found: integrity.Integrity, here: Pat
         if name in found.genuine:  # else the manifest's figures are about another file
             own = _uncounted(result.manifest.figures.get(name, {}))
             device = _evidence(case, result, name)
+            if device is None and result.manifest.device is not None:  # of another machine
+                own |= _uncounted(result.manifest.device.figures.get(name, {}))
         size = found.sizes.get(name, path.stat().st_size)
         own["bytes"] = counted(size, "B", "size of the file")
         known = {**own, **(device or {})}
@@ -84,7 +86,10 @@ def _evidence(case: Case, result: Result, name: str) -> dict[str, Figure] | None
     """What counts for the target's own budgets: as `edgeprune compress` judges them."""
     device = result.manifest.device
     if device is not None:
-        return _uncounted(device.figures.get(name, {})) if device.refused is None else None
+        known = _uncounted(device.figures.get(name, {}))
+        places = filter(None, ((f.origin.where or "").strip() for f in known.values()))
+        board = case.target is None or all(case.target.device.may_be(at) for at in places)
+        return known if board and device.refused is None else None
     local = case.target is not None and case.target.reach.how == "local"
     return _uncounted(result.manifest.figures.get(name, {})) if local else None
 

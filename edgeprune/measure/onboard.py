@@ -104,9 +104,9 @@ def measure_onboard(
 
 def _another_board(facts: Mapping[str, Any], target: Target) -> str | None:
     """Why the machine that ``facts`` tell of isn't ``target``; ``None`` where it may be."""
-    model, board = target.device.model, facts["board"]
-    if model is not None and not str(board or "").startswith(model):
-        return f"it is {board or facts['machine']}, and {target.name} is a {model}"
+    board = facts["board"]
+    if not target.device.may_be(board):
+        return f"it is {board or facts['machine']}, and {target.name} is a {target.device.model}"
     lacks = [each for each in target.device.isa if each not in facts["isa"]]
     if target.reach.how == "ssh" and facts["isa"] and lacks:
         return f"its processor lacks {', '.join(lacks)}, which {target.name} has"

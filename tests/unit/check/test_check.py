@@ -164,13 +164,33 @@ def test_absolute_latency_of_another_machine_is_never_compared(
     results: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     at = made.device()
-    other = made.timed(0.011, 0.0109, 0.0111, where="another board")
+    other = made.timed(0.011, 0.0109, 0.0111, where="Raspberry Pi 4 Model B Rev 1.5, 4 cores")
     figures = {"model.onnx": {**at.figures["model.onnx"], "latency_p50": other}}
     made.result(results / "out/net/rpi4", at=at.model_copy(update={"figures": figures}))
     code, report = found(capsys)
     assert code == 0
     assert by_rule(report)["baseline/latency"]["outcome"] == "not measured"
     assert any("of another machine" in note for note in report["notes"])
+
+
+@pytest.mark.parametrize("where", ["", "AMD EPYC, 2 cores, Linux 6.1 x86_64"])
+def test_latency_of_another_machine_is_no_evidence_for_the_target(
+    results: Path, capsys: pytest.CaptureFixture[str], where: str
+) -> None:
+    at = made.device()
+    fast = made.timed(1e-6, 1e-6, 1e-6, where or made.BOARD)
+    figures = {"model.onnx": {**at.figures["model.onnx"], "latency_p50": fast}}
+    made.result(results / "out/net/rpi4", at=at.model_copy(update={"figures": figures}))
+    project = results / "edgeprune.toml"
+    text = project.read_text().replace('size = "20kB"', 'size = "20kB"\nlatency = "1ms"')
+    project.write_text(text)
+    code, report = found(capsys)
+    verdict = by_rule(report)["budget/latency"]
+    if where:
+        assert (code, verdict["outcome"]) == (1, "not measured")
+        assert f"are of another machine: {where}" in verdict["reason"]
+    else:
+        assert verdict["outcome"] == "pass"
 
 
 def test_the_ratio_to_the_reference_is_compared_across_machines(
