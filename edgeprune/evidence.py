@@ -114,14 +114,16 @@ def _losses(
     steps: Sequence[Step], figures: Mapping[str, Mapping[str, Figure]]
 ) -> dict[str, dict[str, float]]:
     """By artifact, the points lost by pruning with its fine-tuning, by quantization, by export."""
-    *_, tuned, small, _ = (step.report.figures.get("drop") for step in steps)
-    if tuned is None or small is None:
-        return {}
+    drops = [0.0]
+    for step in steps:  # one that changed nothing isn't evaluated again
+        drop = step.report.figures.get("drop")
+        drops.append(drops[-1] if drop is None else drop.value)
+    *_, tuned, small, _ = drops
     return {
         file: {
-            "pruning": tuned.value,
-            "quantization": small.value - tuned.value,
-            "export": known["drop"].value - small.value,
+            "pruning": tuned,
+            "quantization": small - tuned,
+            "export": known["drop"].value - small,
         }
         for file, known in figures.items()
         if "drop" in known

@@ -91,6 +91,8 @@ def inspect(
     from edgeprune.inputs import open_inputs
 
     opened, _ = open_inputs(source, asked.data_source(data, None), 0, progress())
+    for note in opened.notes:
+        typer.echo(f"note: {note}", err=True)
     loaded = opened.model
     found = dissect(loaded)
     if svg is not None:

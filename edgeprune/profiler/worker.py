@@ -35,7 +35,9 @@ TASKS = {
 """Module and function of each task; only the one that is asked for is imported."""
 
 
-_NO_MEMORY = re.compile("bad_alloc|MemoryError|ailed to allocate|nable to allocate|ut of memory|want of memory")
+_NO_MEMORY = re.compile(
+    "bad_alloc|MemoryError|ailed to allocate|nable to allocate|ut of memory|want of memory"
+)
 """In what Python, numpy, C++ and the runtimes say when an allocation fails."""
 
 

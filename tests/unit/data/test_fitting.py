@@ -33,7 +33,9 @@ def takes(*shape: int | None, dtype: torch.dtype = torch.float32, **more) -> Wan
     return Wanted(more.pop("name", None), shape, dtype, **more)
 
 
-@pytest.mark.parametrize("dtype", ["int8", "int16", "int32", "int64", "uint8", "bool", "float16", "float32", "float64"])
+@pytest.mark.parametrize(
+    "dtype", ["int8", "int16", "int32", "int64", "uint8", "bool", "float16", "float32", "float64"]
+)
 def test_the_very_type_goes_through(dtype, tmp_path):
     values = np.arange(24).reshape(12, 2).astype(dtype)
     wanted = (takes(None, 2, dtype=getattr(torch, dtype)),)

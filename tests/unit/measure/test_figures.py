@@ -124,8 +124,16 @@ def test_memory_is_the_median_of_fresh_processes() -> None:
     ("changes", "reason", "kept"),
     [
         ({"arena": None, "arena_reason": "too old"}, "a.onnx: arena: too old", 2),
-        ({"killed": 9}, "a.onnx: memory: its process was killed (SIGKILL), most likely for want of", 0),
-        ({"killed": 11}, "a.onnx: memory: its process died of SIGSEGV, as a runtime may that comes to the", 0),
+        (
+            {"killed": 9},
+            "a.onnx: memory: its process was killed (SIGKILL), most likely for want of",
+            0,
+        ),
+        (
+            {"killed": 11},
+            "a.onnx: memory: its process died of SIGSEGV, as a runtime may that comes to the",
+            0,
+        ),
         ({"peak": [], "base": [], "model": []}, "a.onnx: memory: the time limit came first", 0),
     ],
 )

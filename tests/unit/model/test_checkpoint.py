@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Which weights of a checkpoint are taken, and how they fit."""
 
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -8,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
+from edgeprune.cli.main import main
 from edgeprune.errors import ModelError
 from edgeprune.model import Loaded, load
 
@@ -125,3 +128,15 @@ def test_a_whole_module_among_others_is_chosen_too(tmp_path):
     options = {"input_shapes": ("1x3",), "trust_pickle": True}
     assert taken(load(tmp_path / "w.pt", **options)) == 1
     assert taken(load(tmp_path / "w.pt", state_key="ema", **options)) == 2
+
+
+def test_inspect_says_which_weights_were_taken(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    torch.save({"state_dict": ONE, "state_dict_ema": TWO}, tmp_path / "c.pt")
+    words = ["inspect", str(tmp_path / "c.pt"), "--arch", ARCH, "--input-shape", "2x3", "--json"]
+    assert main(words) == 0
+    told = capsys.readouterr()
+    assert "note: the weights under 'state_dict' are used" in told.err
+    assert "--state-key state_dict_ema takes those" in told.err
+    assert json.loads(told.out)["numerics"] == "fp32"
