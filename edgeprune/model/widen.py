@@ -9,7 +9,7 @@ from torch.export import ExportedProgram
 from torch.fx import GraphModule
 from torch.fx.node import map_aggregate
 
-__all__ = ["WIDENED", "is_half", "widen", "wide"]
+__all__ = ["WIDENED", "is_half", "wide", "widen"]
 
 _HALVES = (torch.float16, torch.bfloat16)
 WIDENED = (
@@ -31,7 +31,7 @@ def wide(value: Any) -> Any:
 
 
 def widen(module: nn.Module) -> None:
-    """Make all that is in half precision float32, in place: weights, constants, casts of a graph."""
+    """Make all half precision float32, in place: weights, constants, casts in a graph."""
     for part in module.modules():
         for parameter in part._parameters.values():
             if parameter is not None:
