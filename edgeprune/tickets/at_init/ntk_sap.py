@@ -52,7 +52,8 @@ def find(model: Model, options: TicketOptions, context: Context, work: Work) -> 
     rows.
 
     Batch norms first take the statistics of the batch, which are then held for both networks, as
-    in the released code. Outputs are logits, as in training. What no mask covers begins as in a new network and isn't perturbed.
+    in the released code. What no mask covers begins as in a new network and isn't perturbed.
+    Outputs that end in softmax or sigmoid are taken before that, as in training.
 
     Raises:
         InputError: A density that can't be met, or scores that are zero or overflow.
