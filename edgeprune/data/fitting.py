@@ -16,7 +16,10 @@ from edgeprune.model import Wanted
 __all__ = ["Placed", "fitted", "is_picture", "place", "rows_first", "takes_integers", "unstacked"]
 
 Array = NDArray[Any]
-_FLOATS = {torch.float16: np.float16, torch.float64: np.float64}
+_FLOATS: dict[torch.dtype, type[np.floating[Any]]] = {
+    torch.float16: np.float16,
+    torch.float64: np.float64,
+}
 """NumPy's types beside float32; it has no bfloat16."""
 
 
