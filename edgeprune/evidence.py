@@ -14,6 +14,7 @@ import numpy as np
 
 from edgeprune import health
 from edgeprune.data import Data
+from edgeprune.deploy.health import Health
 from edgeprune.export import artifact_runner
 from edgeprune.export.c_array import write_c_array
 from edgeprune.figure import Figure, counted
@@ -59,6 +60,7 @@ def measure(job: Job, run: Run, yardstick: Step, final: Step) -> Measured:
     device = None
     if job.profile and job.device is not None:
         device = _profile(job, run, files, job.device, inputs)
+    run.clock.lap("profile")
     if run.judge is not None and run.context.data is not None:
         for artifact in final.report.artifacts:
             run.context.progress.say(f"> evaluate {artifact.file}")
@@ -68,6 +70,7 @@ def measure(job: Job, run: Run, yardstick: Step, final: Step) -> Measured:
     if run.context.mask is not None:
         for name, path in files.items():
             found.figures[name]["zipped"] = _zipped(path)
+    run.clock.lap("evaluate")
     return Measured(found, device)
 
 
@@ -92,7 +95,8 @@ def run_report(job: Job, run: Run, steps: Sequence[Step], found: Measured) -> Ru
         data=None if data is None else data.name,
         metric=None if run.judge is None else run.judge.metric,
         seed=job.recipe.seed,
-        stages=tuple(_noted(step, data) for step in steps),
+        stages=_stages(run, steps),
+        seconds=run.clock.total,
         artifacts=artifacts,
         missing=steps[-1].report.missing,
         profile=host.figures,
@@ -130,21 +134,27 @@ def _losses(
     }
 
 
-def result_files(report: RunReport, run: Run, final: Step) -> dict[str, Path | str]:
-    """The files of a result, by name: a file to copy, or a text to write."""
-    files = final.files() | {"model.pt2": final.folder / "model.pt2"}
-    texts = {"report.json": to_json(report), "report.md": markdown(report)}
-    data, health_file = run.context.data, run.work.folder / health.FILE
-    recorded = health.record(
-        report.artifacts,
-        files,
+def record_health(run: Run, final: Step) -> Health:
+    """What each artifact answers to one batch, written to the work folder too."""
+    return health.record(
+        final.report.artifacts,
+        final.files(),
         final.model,
-        health_file,
-        data=data,
+        run.work.folder / health.FILE,
+        data=run.context.data,
         seed=run.context.seed,
         threads=run.context.threads,
     )
-    files[health.FILE] = health_file
+
+
+def result_files(
+    report: RunReport, run: Run, final: Step, recorded: Health
+) -> dict[str, Path | str]:
+    """The files of a result, by name: a file to copy, or a text to write."""
+    files = final.files() | {"model.pt2": final.folder / "model.pt2"}
+    texts = {"report.json": to_json(report), "report.md": markdown(report)}
+    data = run.context.data
+    files[health.FILE] = run.work.folder / health.FILE
     files |= _firmware(report, run, files)
     hashes = {name: file_hash(path) for name, path in files.items()}
     hashes |= {name: sha256(text.encode()).hexdigest() for name, text in texts.items()}
@@ -228,6 +238,17 @@ def _sizes(files: Mapping[str, Path]) -> Profile:
         for name, path in files.items()
     }
     return Profile(figures, ("latency and memory: --no-profile was given",), (), describe())
+
+
+def _stages(run: Run, steps: Sequence[Step]) -> tuple[StageReport, ...]:
+    """The stages that made the result, then what else took time."""
+    rest = dict(run.clock.parts)
+    stages = []
+    for step in steps:
+        report = _noted(step, run.context.data)
+        part = report.stage if report.stage == "load" else step.folder.name
+        stages.append(report.model_copy(update={"seconds": rest.pop(part)}))
+    return (*stages, *(StageReport(stage=part, seconds=took) for part, took in rest.items()))
 
 
 def _noted(step: Step, data: Data | None) -> StageReport:

@@ -8,14 +8,14 @@ weighs what comes out, and seals it in the work folder, so that a killed run can
 from __future__ import annotations
 
 from functools import partial
-from time import perf_counter
 
 import torch
 
+from edgeprune.clock import Clock
 from edgeprune.context import Context
 from edgeprune.data import Data
 from edgeprune.errors import InputError
-from edgeprune.evidence import measure, result_files, run_report
+from edgeprune.evidence import measure, record_health, result_files, run_report
 from edgeprune.export import export
 from edgeprune.finetune import finetune
 from edgeprune.inputs import choose_numerics, make_judge, open_inputs, require_float
@@ -46,20 +46,19 @@ def compress(job: Job, progress: Progress | None = None) -> RunReport:
         CheckFailed: An artifact differs from its model.
         DeviceError: A measuring process died.
     """
-    progress = progress or Silent()
+    clock, progress = Clock(), progress or Silent()
     out, name, recipe = job.out, job.target.name, job.recipe
     check(out, name, overwrite=job.overwrite or job.resume)
     torch.set_num_threads(job.threads)
 
     progress.say(f"> load {job.source.path.name} for {name}")
-    start = perf_counter()
     opened, data = open_inputs(job.source, job.data, recipe.seed, progress)
     dense = opened.model
     require_float(dense, job.source)
     # What the target can't take is refused before any work.
     numerics = choose_numerics(job, dense, data)
     ticket = open_ticket(job.ticket, recipe, dense)
-    loading = StageReport(stage="load", seconds=perf_counter() - start, notes=opened.notes)
+    loading = StageReport(stage="load", seconds=clock.running, notes=opened.notes)
 
     root = _root_key(job, dense, data)
     flags = {"overwrite": job.overwrite, "resume": job.resume, "keep": job.keep_work}
@@ -67,7 +66,7 @@ def compress(job: Job, progress: Progress | None = None) -> RunReport:
         if job.resume and work.published():
             progress.say(f"{work.result}: was done before the interruption")
             return read_report(work.result / "report.json")
-        run = _run(job, work, dense, data, ticket, progress)
+        run = _run(job, work, dense, data, ticket, progress, clock)
 
         loaded = _loaded(run, dense, root, loading)
         if ticket is None:
@@ -79,8 +78,11 @@ def compress(job: Job, progress: Progress | None = None) -> RunReport:
         small, final = lower(run, recipe, numerics, tuned)
 
         figures = measure(job, run, yardstick, final)
-        report = run_report(job, run, (loaded, pruned, tuned, small, final), figures)
-        work.publish(result_files(report, run, final))
+        steps = (loaded, pruned, tuned, small, final)
+        recorded = record_health(run, final)
+        clock.lap("judge")
+        report = run_report(job, run, steps, figures)
+        work.publish(result_files(report, run, final, recorded))
     return report
 
 
@@ -105,11 +107,12 @@ def _run(
     data: Data | None,
     ticket: TicketInUse | None,
     progress: Progress,
+    clock: Clock,
 ) -> Run:
     seed, threads = job.recipe.seed, job.threads
     held = None if ticket is None else ticket.held
     context = Context(job.target, work.folder, data, dense, seed, threads, progress, held)
-    return Run(work, context, make_judge(dense, context))
+    return Run(work, context, make_judge(dense, context), clock)
 
 
 def _export_dense(
@@ -131,4 +134,5 @@ def _loaded(run: Run, dense: Model, key: str, loading: StageReport) -> Step:
     own = None if run.judge is None else run.judge.dense()
     figures = weigh(dense) | ({} if own is None else {"score": own})
     report = loading.model_copy(update={"figures": figures})
+    run.clock.lap("load")
     return Step(dense, report, run.work.folder, key)

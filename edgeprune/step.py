@@ -6,11 +6,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from shutil import copyfile
 from typing import TypeVar
 
 import torch
 
 from edgeprune.channels import macs
+from edgeprune.clock import Clock
 from edgeprune.context import Context
 from edgeprune.errors import CheckFailed
 from edgeprune.evaluate import Judge
@@ -51,6 +53,7 @@ class Run:
     work: Workspace
     context: Context
     judge: Judge | None
+    clock: Clock
 
     def step(
         self,
@@ -65,34 +68,54 @@ class Run:
 
         A ``variant`` tells several attempts at one stage of one run apart.
 
-        The model always comes back from its file, so that the steps after a resumed one get the
-        very same object as after an undisturbed one.
+        A model that the stage changed always comes back from its file, so that the steps after a
+        resumed one get the very same object as after an undisturbed one.
         """
         key = chain(
             before.key, name, options.model_dump(mode="json"), *([variant] if variant else [])
         )
         name = f"{name}-{variant}" if variant else name
         folder = self.work.folder / name
-        if self.work.sealed(name, key):
-            self.context.progress.say(f"> {name}: done before the interruption, taken up")
+        model: Model | None = None
+        try:
+            taken_up = self.work.sealed(name, key)
+            if taken_up:
+                self.context.progress.say(f"> {name}: done before the interruption, taken up")
+            else:
+                self.context.progress.say(f"> {name}")
+                model = self._carry_out(name, key, stage, options, before)
+            report = StageReport.model_validate_json((folder / "report.json").read_bytes())
+            if taken_up:
+                self.clock.add(report.seconds)
+            if model is not before.model:
+                model = read(folder / "model.pt2")
+            return Step(model, report, folder, key)
+        finally:
+            self.clock.lap(name)
+
+    def _carry_out(
+        self, name: str, key: str, stage: Stage[Options], options: Options, before: Step
+    ) -> Model:
+        """Do the stage and seal what it made; its report counts the seconds of all of that."""
+        context = replace(self.context, folder=self.work.begin(name, key))
+        torch.manual_seed(context.seed)
+        start = self.clock.running
+        model, report = stage(before.model, options, context)
+        # More than it took now: an interrupted run trained a part of it.
+        self.clock.add(max(0.0, report.seconds - (self.clock.running - start)))
+        require_finite(model, name, CheckFailed)
+        figures = self._figures(name, model, before) | report.figures
+        kept = context.folder / "model.pt2"
+        if model is before.model and (before.folder / kept.name).is_file():
+            copyfile(before.folder / kept.name, kept)
         else:
-            self.context.progress.say(f"> {name}")
-            context = replace(self.context, folder=self.work.begin(name, key))
-            torch.manual_seed(context.seed)
-            model, report = stage(before.model, options, context)
-            require_finite(model, name, CheckFailed)
-            figures = self._figures(name, model, before) | report.figures
-            report = report.model_copy(update={"figures": figures})
-            save(model, folder / "model.pt2")
-            write(folder / "report.json", report.model_dump_json())
-            made = [artifact.file for artifact in report.artifacts]
-            self.work.seal(name, key, ["model.pt2", "report.json", *made])
-        return Step(
-            read(folder / "model.pt2"),
-            StageReport.model_validate_json((folder / "report.json").read_bytes()),
-            folder,
-            key,
-        )
+            save(model, kept)
+        changed = {"figures": figures, "seconds": self.clock.running}
+        report = report.model_copy(update=changed)
+        write(context.folder / "report.json", report.model_dump_json())
+        made = [artifact.file for artifact in report.artifacts]
+        self.work.seal(name, key, ["model.pt2", "report.json", *made])
+        return model
 
     def _figures(self, name: str, model: Model, before: Step) -> dict[str, Figure]:
         """What a model weighs and how good it is; read off ``before`` where it is the same."""

@@ -9,12 +9,15 @@ torch is given a new archive of what was looked at.
 import importlib
 import io
 import re
+import typing
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import torch
+from torch._export.serde import serialize
 from torch.export import ExportedProgram
 from torch.export.pt2_archive._package import load_pt2
 
@@ -88,9 +91,30 @@ def _load(source: Any, *, old: bool) -> tuple[ExportedProgram, str]:
     if old:
         return torch.export.load(source), ""
     # Not torch.export.load: it drops the reason why an archive can't be read.
-    contents = load_pt2(source)
+    with _known_types():
+        contents = load_pt2(source)
     (program,) = contents.exported_programs.values()
     return program, contents.extra_files.get(MARK, "")
+
+
+@contextmanager
+def _known_types() -> Iterator[None]:
+    """Let torch resolve the types of each of its classes once, not once for each object of a
+    graph: that takes as long as all the rest of the reading."""
+    known: dict[type, dict[str, Any]] = {}
+
+    def hints(cls: type, **names: Any) -> dict[str, Any]:
+        if cls not in known:
+            known[cls] = typing.get_type_hints(cls, **names)
+        return known[cls]
+
+    module: Any = serialize
+    plain = module.typing
+    module.typing = SimpleNamespace(**{**vars(typing), "get_type_hints": hints})
+    try:
+        yield
+    finally:
+        module.typing = plain
 
 
 def _screened(archive: Container, path: Path) -> io.RawIOBase:

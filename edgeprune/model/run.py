@@ -11,6 +11,7 @@ from torch.utils import _pytree as pytree
 
 from edgeprune.errors import ModelError
 from edgeprune.model.carrier import Input, Model, Output
+from edgeprune.model.grid import fused
 from edgeprune.model.program import identity, reason
 
 __all__ = ["Arrays", "parameters", "runner", "state_bytes"]
@@ -50,7 +51,7 @@ def runner(model: Model, threads: int | None = None) -> Callable[[Arrays], Array
         is, so that they can be told apart; an output without a batch is as it is. It raises
         ModelError where count, shape or type don't fit, or an index is outside its table.
     """
-    module = model.module()
+    module = fused(model.module())
 
     def forward(chunk: tuple[Tensor, ...]) -> list[Tensor]:
         before = torch.get_num_threads()

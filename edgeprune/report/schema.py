@@ -155,6 +155,10 @@ class RunReport(_Frozen):
     evidently classes, else ``fidelity to the dense model``; absent without data."""
     seed: int
     stages: tuple[StageReport, ...]
+    """Those that made the result, in order; then what else took time, with ``seconds`` alone."""
+    seconds: float | None = None
+    """From the start to this report, which is the sum over ``stages``; what an interrupted run
+    spent on them counts. Absent in reports of earlier versions."""
     artifacts: tuple[Artifact, ...]
     missing: tuple[Missing, ...] = ()
     """Files that were to be written and weren't; with any the run fails."""

@@ -12,6 +12,7 @@ from edgeprune.report import measured, sparsity, text
 from edgeprune.report.origins import origins
 from edgeprune.report.schema import Artifact, Check, Reference, RunReport, StageReport
 from edgeprune.report.section import Rows, Section
+from edgeprune.units import format_seconds
 
 __all__ = ["OUTCOMES", "verdict_section", "view"]
 
@@ -110,6 +111,8 @@ def _stages(report: RunReport) -> Section:
     rows = Rows(("stage", metric, "parameters", "MACs", "bytes", "latency"))
     dense = tuple(name for name in report.profile if name.startswith("dense."))
     for place, stage in enumerate(report.stages):
+        if not stage.figures:  # it made no model
+            continue
         _stage_row(rows, "stage", stage.stage, stage.figures)
         files = (*(dense if place == 0 else ()), *(a.file for a in stage.artifacts))
         for name in files:
@@ -153,6 +156,9 @@ def _below_stages(report: RunReport, absent: set[tuple[str, str]]) -> list[str]:
         lines.append(f"{text.ABSENT} in latency: only files are run on a device's runtime.")
     if ("file", "latency") in absent:
         lines.append(f"{text.ABSENT} in latency of a file: see what was not measured.")
+    if report.seconds is not None:
+        parts = (f"{stage.stage} {format_seconds(stage.seconds)}" for stage in report.stages)
+        lines.append(f"Time: {format_seconds(report.seconds)}: {', '.join(parts)}.")
     return lines
 
 

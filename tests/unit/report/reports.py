@@ -150,7 +150,10 @@ def full(device_measured: bool = True) -> RunReport:
                 figures=weighed(90.7, 91_000, 14_100_000),
                 artifacts=artifacts,
             ),
+            StageReport(stage="dense", seconds=3.5),
+            StageReport(stage="profile", seconds=25.0),
         ),
+        seconds=98.5,
         artifacts=artifacts,
         profile=profile,
         verdicts=judge(
