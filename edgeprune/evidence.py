@@ -33,6 +33,10 @@ from edgeprune.workspace import file_hash
 __all__ = ["Measured", "measure", "result_files", "run_report"]
 
 
+_BESIDE = ("dense", "profile", "evaluate", "judge")
+"""Parts of a run that make no model."""
+
+
 @dataclass(frozen=True)
 class Measured:
     """What was measured of the artifacts, and where."""
@@ -248,7 +252,10 @@ def _stages(run: Run, steps: Sequence[Step]) -> tuple[StageReport, ...]:
         report = _noted(step, run.context.data)
         part = report.stage if report.stage == "load" else step.folder.name
         stages.append(report.model_copy(update={"seconds": rest.pop(part)}))
-    return (*stages, *(StageReport(stage=part, seconds=took) for part, took in rest.items()))
+    for part, took in rest.items():
+        name = part if part in _BESIDE else f"{part}, not kept"  # other numerics were tried
+        stages.append(StageReport(stage=name, seconds=took))
+    return tuple(stages)
 
 
 def _noted(step: Step, data: Data | None) -> StageReport:

@@ -11,7 +11,7 @@ from edgeprune.errors import CheckFailed, EdgepruneError, ModelError
 from edgeprune.evaluate import Judge, Runner
 from edgeprune.job import DataSource, Job, Source
 from edgeprune.model import Loaded, Model, Wanted, load, runner, watched
-from edgeprune.model.archive import open_archive
+from edgeprune.model.archive import Opened, open_archive
 from edgeprune.model.foreign import wanted_inputs
 from edgeprune.model.kinds import Kind, recognise
 from edgeprune.model.run import Arrays
@@ -39,14 +39,17 @@ def open_inputs(
     recognise(source.path)  # before any data is read
     if data is None:
         return load_model(source, None), None
+    program = _program(source)
     opened = open_data(
-        data.name, seed=seed, limit=data.limit, wanted=_wanted(source), progress=progress
+        data.name, seed=seed, limit=data.limit, wanted=_wanted(source, program), progress=progress
     )
-    return load_model(source, opened), opened
+    return load_model(source, opened, program), opened
 
 
-def load_model(source: Source, data: Data | None) -> Loaded:
+def load_model(source: Source, data: Data | None, program: Opened | None = None) -> Loaded:
     """Load and capture a model; the data's samples tell its input shapes where nothing else does.
+
+    ``program`` is what its file holds, where that was opened before.
 
     Raises:
         ModelError: It can't be read or captured, or doesn't take the data's samples.
@@ -60,6 +63,7 @@ def load_model(source: Source, data: Data | None) -> Loaded:
         trust_pickle=source.trust_pickle,
         state_key=source.state_key,
         allow_surplus=source.allow_surplus,
+        opened=program,
     )
 
 
@@ -136,11 +140,18 @@ def watch(
     return watched(run, [o.name for o in model.outputs], samples, subject, error)
 
 
-def _wanted(source: Source) -> tuple[Wanted, ...]:
+def _program(source: Source) -> Opened | None:
+    """What a file holds that tells what its model takes, where the user doesn't."""
+    if source.input_shapes is not None or recognise(source.path) is not Kind.PROGRAM:
+        return None
+    return open_archive(source.path, trusted=source.trust_pickle)
+
+
+def _wanted(source: Source, opened: Opened | None) -> tuple[Wanted, ...]:
     """What the model takes, as far as the user or a program tells."""
     if source.input_shapes is not None:
         return said_inputs(source.input_shapes)
-    if recognise(source.path) is not Kind.PROGRAM:
+    if opened is None:
         return ()
-    program, about = open_archive(source.path, trusted=source.trust_pickle)
+    program, about = opened
     return described_inputs(about, source.path) if about else wanted_inputs(program)

@@ -27,7 +27,10 @@ from edgeprune.model.pickles import is_zip, read_tensors, rewritten
 from edgeprune.model.program import quietly, reason, tensors
 from edgeprune.model.screen import NeedsTrust, check_program, parse, payload
 
-__all__ = ["MARK", "is_archive", "open_archive"]
+__all__ = ["MARK", "Opened", "is_archive", "open_archive"]
+
+Opened = tuple[ExportedProgram, str]
+"""A program, and what ``save`` stored beside it (nothing in a file of another origin)."""
 
 MARK = "edgeprune.json"
 """The member of an archive that says what torch doesn't: inputs, history, numerics."""
@@ -61,8 +64,8 @@ def is_archive(names: Container) -> bool:
     return _OLD in names or "archive_format" in names
 
 
-def open_archive(path: Path, *, trusted: bool = False) -> tuple[ExportedProgram, str]:
-    """Read a program, and what ``save`` stored beside it (nothing in a file of another origin).
+def open_archive(path: Path, *, trusted: bool = False) -> Opened:
+    """Read a program, and what ``save`` stored beside it.
 
     Args:
         path: The file, under any name.

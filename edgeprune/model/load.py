@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.export import ExportedProgram
 
 from edgeprune.errors import EdgepruneError, ModelError
-from edgeprune.model.archive import open_archive
+from edgeprune.model.archive import Opened, open_archive
 from edgeprune.model.capture import as_model, capture
 from edgeprune.model.carrier import Event, Model
 from edgeprune.model.checkpoint import choose
@@ -45,6 +45,7 @@ class _Given:
     example_axes: Axes | None
     state_key: str | None = None
     allow_surplus: bool = False
+    opened: Opened | None = None
 
     def source(self) -> str:
         return "the data" if self.example is not None else "--input-shape"
@@ -80,6 +81,7 @@ def load(  # noqa: PLR0913 - what a file may not tell
     trust_pickle: bool = False,
     state_key: str | None = None,
     allow_surplus: bool = False,
+    opened: Opened | None = None,
 ) -> Loaded:
     """Load and capture a model file, recognised by its content.
 
@@ -97,6 +99,7 @@ def load(  # noqa: PLR0913 - what a file may not tell
         trust_pickle: Unpickle a file that may run code.
         state_key: Which weights of a checkpoint that holds several: a key, dotted where nested.
         allow_surplus: Leave out weights that the network doesn't have.
+        opened: What ``open_archive`` gave of the file, which isn't read again then. It is used up.
 
     Returns:
         The captured model and notes: a static batch with its reason, what was ignored or changed.
@@ -107,7 +110,8 @@ def load(  # noqa: PLR0913 - what a file may not tell
         MissingExtra: A safetensors file without that package.
     """
     loaded = _load(
-        _Given(path, arch, input_shapes, example, axes, state_key, allow_surplus), trust_pickle
+        _Given(path, arch, input_shapes, example, axes, state_key, allow_surplus, opened),
+        trust_pickle,
     )
     require_finite(loaded.model, path)
     return loaded
@@ -136,7 +140,7 @@ def _program(given: _Given, trusted: bool) -> Loaded:
     Raises:
         ModelError: As ``load``.
     """
-    program, about = open_archive(given.path, trusted=trusted)
+    program, about = given.opened or open_archive(given.path, trusted=trusted)
     try:
         return _taken(given, program, about)
     except EdgepruneError:

@@ -48,6 +48,9 @@ def test_auto_takes_the_next_numerics_and_says_why(
     assert len(report.artifacts) == 2 and not report.missing
     (quantized,) = [stage for stage in report.stages if stage.stage == "quantize"]
     assert "int8: model.tflite: tflite: operator aten.lstm.input is refused" in quantized.notes[0]
+    names = {stage.stage for stage in report.stages}
+    assert {"quantize, not kept", "export, not kept"} <= names
+    assert report.seconds == pytest.approx(sum(stage.seconds for stage in report.stages), rel=1e-9)
     assert tree(tmp_path) == sorted(
         ["rpi4", *(f"rpi4/{p.name}" for p in (tmp_path / "rpi4").iterdir())]
     )
