@@ -50,7 +50,7 @@ class PruneOptions(Config):
     params: Annotated[float, Field(gt=0, le=1)] | None = None
     """Share of the parameters to keep, in place of ``ratio``."""
     importance: Importance | Literal["auto"] = "auto"
-    """``auto``: ``taylor`` where there is data, ``l2`` where there is none."""
+    """``auto``: ``obs`` where there is data, ``l2`` where there is none (bench/criteria.md)."""
     scope: Scope | Literal["auto"] = "auto"
     """How much goes where. ``uniform``: the same share of each group; ``global``: least important
     channels first, over all groups; ``cost``: those of the least importance for what they cost;

@@ -60,7 +60,7 @@ ImportanceOption = Annotated[
     typer.Option(
         "--importance",
         help="What makes a channel important.",
-        show_default="auto: taylor with data, l2 without",
+        show_default="auto: obs with data, l2 without",
         rich_help_panel=opt.PRUNING,
     ),
 ]

@@ -210,7 +210,7 @@ def _task(model: Model, context: Context) -> Task:
 def _criterion(model: Model, options: PruneOptions, context: Context) -> Importance:
     if options.importance != "auto":
         return options.importance
-    return "l2" if context.data is None or _few(model, options, context.data) else "taylor"
+    return "l2" if context.data is None or _few(model, options, context.data) else "obs"
 
 
 def _few(model: Model, options: PruneOptions, data: Data) -> bool:

@@ -51,6 +51,11 @@ def dynamic() -> Model:
     return as_model(capture_program(networks.DigitsCnn(8).eval(), example), Event("load"))
 
 
+def test_data_or_none_decides_what_is_taken(dynamic, short, tmp_path) -> None:
+    assert plan(dynamic, PruneOptions(), short).importance == "obs"
+    assert plan(dynamic, PruneOptions(), Context(find_target("host"), tmp_path)).importance == "l2"
+
+
 @pytest.mark.parametrize("name", CRITERIA)
 def test_every_criterion_decides(dynamic, short, name: str) -> None:
     """And takes a network as it is given: with labels, and more samples than there are."""
