@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edgeprune.artifact.flat import Flat
 from edgeprune.data.arrays import LABEL_NAMES, checked, found_arrays, name_columns
 from edgeprune.data.images import ImagePool, first_size, image_preprocessing
 from edgeprune.data.layout import choose_splits
@@ -66,7 +67,10 @@ def _load(path: Path, where: str) -> dict[str, Any]:
     shown = not datasets.are_progress_bars_disabled()
     datasets.disable_progress_bars()
     try:
+        _check_packed(path, where)
         loaded = datasets.load_from_disk(str(path))
+    except DataError:
+        raise
     except Exception as error:  # pyarrow, JSON and file errors of many kinds
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise DataError(f"{where}: can't be read as a datasets folder: {reason}") from None
@@ -77,6 +81,30 @@ def _load(path: Path, where: str) -> dict[str, Any]:
     if not tables:
         raise DataError(f"{where}: a datasets folder without splits")
     return tables
+
+
+def _check_packed(path: Path, where: str) -> None:
+    """Refuse record batches that are compressed: they may unpack to any size, and are, at once.
+
+    Raises:
+        DataError: There are some; ``datasets`` itself writes none.
+    """
+    import pyarrow as pa
+
+    for file in sorted(path.rglob("*.arrow")):
+        with pa.memory_map(str(file)) as source:
+            for message in pa.ipc.MessageReader.open_stream(source):
+                # Fields of Arrow's Message.fbs: 2 is the header, 3 of a record batch its compression.
+                batch = Flat(message.metadata.to_pybytes(), file.name).root().table(2)
+                if batch is not None and message.type == "dictionary":
+                    batch = batch.table(1)
+                elif message.type != "record batch":
+                    continue
+                if batch is not None and batch.table(3) is not None:
+                    raise DataError(
+                        f"{where}: {file.relative_to(path)} is compressed, so it may unpack to any "
+                        "size; save it with save_to_disk of datasets, which doesn't compress"
+                    )
 
 
 def _with_source(spec: DataSpec, **changes: Any) -> DataSpec:

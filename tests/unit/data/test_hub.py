@@ -124,3 +124,19 @@ def test_without_the_package_the_way_to_it_is_said(
     monkeypatch.setitem(sys.modules, "datasets", None)
     with pytest.raises(MissingExtra, match=r"pip install 'edgeprune\[datasets\]'"):
         open_data(name, seed=0)
+
+
+def test_compressed_batches_are_refused_before_they_are_unpacked(tmp_path: Path) -> None:
+    import datasets
+    import pyarrow as pa
+
+    made = datasets.Dataset.from_dict({"x": [[float(i), 0.0] for i in range(12)]})
+    made.save_to_disk(str(tmp_path / "hub"))
+    assert len(open_data(str(tmp_path / "hub"), seed=0).example()[0]) == 2
+    (file,) = (tmp_path / "hub").glob("*.arrow")
+    table = pa.ipc.open_stream(pa.BufferReader(file.read_bytes())).read_all()
+    options = pa.ipc.IpcWriteOptions(compression="zstd")
+    with file.open("wb") as out, pa.ipc.new_stream(out, table.schema, options=options) as writer:
+        writer.write_table(table)
+    with pytest.raises(DataError, match=r"\.arrow is compressed"):
+        open_data(str(tmp_path / "hub"), seed=0)
