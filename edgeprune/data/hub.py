@@ -94,7 +94,7 @@ def _check_packed(path: Path, where: str) -> None:
     for file in sorted(path.rglob("*.arrow")):
         with pa.memory_map(str(file)) as source:
             for message in pa.ipc.MessageReader.open_stream(source):
-                # Fields of Arrow's Message.fbs: 2 is the header, 3 of a record batch its compression.
+                # Arrow's Message.fbs: field 2 is the header, 3 of a record batch its compression.
                 batch = Flat(message.metadata.to_pybytes(), file.name).root().table(2)
                 if batch is not None and message.type == "dictionary":
                     batch = batch.table(1)
