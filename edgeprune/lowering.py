@@ -11,6 +11,7 @@ from edgeprune.errors import CheckFailed, EdgepruneError, InputError, MissingExt
 from edgeprune.export import export
 from edgeprune.quantize import Choice, quantize
 from edgeprune.recipe import Numerics, Recipe
+from edgeprune.report.text import KEPT
 from edgeprune.step import Run, Step
 
 __all__ = ["lower"]
@@ -65,12 +66,9 @@ def lower(
     best = max(tried, key=lambda each: each.files)  # the first of equals
     if best.small is None or best.final is None:
         assert best.error is not None
-        best.error.args = (f"{best.error}; {_KEPT}",)
+        best.error.args = (f"{best.error}; {KEPT}",)
         raise best.error
     return best.small, best.final
-
-
-_KEPT = "what was trained is kept: --resume with other --numerics goes on from there"
 
 
 def _try(

@@ -4,9 +4,11 @@
 from edgeprune.figure import Figure
 from edgeprune.units import format_bytes, format_seconds
 
-__all__ = ["ABSENT", "change", "count", "plain", "ratio", "show", "spread"]
+__all__ = ["ABSENT", "KEPT", "change", "count", "plain", "ratio", "show", "spread"]
 
 ABSENT = "\u2013"
+KEPT = "what was trained is kept: --resume with other --numerics goes on from there"
+"""What to do where numerics gave no file."""
 _SCALES = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "B": 1.0, "kB": 1e3, "MB": 1e6, "GB": 1e9}
 
 

@@ -69,10 +69,7 @@ def _missing(report: RunReport) -> tuple[str, ...]:
         for each in report.missing
     ]
     if lines:
-        lines.append(
-            "What was trained is kept: --resume with other --numerics goes on from there; "
-            "--format leaves a file out."
-        )
+        lines.append(f"{text.KEPT[0].upper()}{text.KEPT[1:]}; --format leaves a file out.")
     return tuple(lines)
 
 
