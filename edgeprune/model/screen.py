@@ -160,7 +160,8 @@ def payload(document: Any, name: str, folder: str, archive: Container) -> set[st
             member = folder + path
             width = members.setdefault(member, _SERIALIZE_TO_TORCH_DTYPE[meta["dtype"]].itemsize)
             count = math.prod(_size(size) for size in meta["sizes"])
-            if count and not archive.length(member):
+            held = archive.length(member)  # of an empty tensor, too: it must be there
+            if count and not held:
                 raise ModelError(f"{member} is empty, and has {count:,} values in {name}")
             claimed += count * width
     except (AttributeError, KeyError, TypeError) as error:

@@ -269,6 +269,16 @@ class Dropping(nn.Module):
         return {"y": y.squeeze(1).add_(1), "noise": x + 0 * torch.rand_like(x)}
 
 
+def test_a_missing_member_is_told_of_an_empty_tensor_too(tmp_path: Path) -> None:
+    def shrink(table: dict) -> None:
+        for entry in table["config"].values():
+            entry["tensor_meta"]["sizes"][0]["as_int"] = 0
+
+    content = edited(saved_program(), graph_edit(shrink, "model_weights_config.json"))
+    gone = edited(content, lambda name, data: None if name.endswith("weight_0") else data)
+    refused(gone, tmp_path / "m.pt2", "damaged: .*weight_0")
+
+
 def test_operators_of_usual_networks_are_read(tmp_path: Path) -> None:
     (tmp_path / "m.pt2").write_bytes(saved_program(Dropping().train(), torch.randn(2, 4)))
     assert load(tmp_path / "m.pt2").notes[0].startswith("exported in train mode")
