@@ -16,6 +16,9 @@ __all__ = ["Equations", "Fit", "ridged"]
 
 _RIDGE = 1e-2
 """Of the mean square of an input (bench/pruning.md has others)."""
+_FEW = 0.5
+"""And for each input of the layer that a sampled output speaks of: the fewer they are, the nearer
+the weights stay to what they were."""
 _WIDE = 4096
 """Inputs of a layer from which on the equations are those of the samples, which are fewer."""
 _POSITIONS = 16
@@ -102,7 +105,7 @@ class Equations:
         gram = self.gram - self.count * mean_x @ mean_x.transpose(1, 2)
         cross = self.cross - self.count * mean_x @ mean_r.transpose(1, 2)
         error = self.error - self.count * float(mean_r.square().sum())
-        delta = ridged(gram, gram.diagonal(dim1=1, dim2=2).mean(1), cross)
+        delta = ridged(gram, gram.diagonal(dim1=1, dim2=2).mean(1), cross, self._ridge())
         if delta is None:
             return None
         gained = 2 * float((delta * cross).sum()) - float((delta * (gram @ delta)).sum())
@@ -113,19 +116,22 @@ class Equations:
         x = torch.cat([x for x, _ in self.rows], 1).double() - mean_x.transpose(1, 2)
         r = torch.cat([r for _, r in self.rows], 1).double() - mean_r.transpose(1, 2)
         outer = x @ x.transpose(1, 2)
-        solved = ridged(outer, outer.diagonal(dim1=1, dim2=2).sum(1) / x.shape[2], r)
+        solved = ridged(outer, outer.diagonal(dim1=1, dim2=2).sum(1) / x.shape[2], r, self._ridge())
         if solved is None:
             return None
         delta = x.transpose(1, 2) @ solved
         return delta, float((r - x @ delta).square().sum())
 
+    def _ridge(self) -> float:
+        return _RIDGE + _FEW * self.weight.shape[1] / self.count
+
     def _decibels(self, error: float) -> float:
         return 10 * log10(self.signal / max(error, self.signal * _SAME))
 
 
-def ridged(square: Tensor, scale: Tensor, right: Tensor) -> Tensor | None:
-    """``(square + ridge)^-1 right`` for each group; zero for a group without any input."""
-    ridge = torch.where(scale > 0, _RIDGE * scale, torch.ones_like(scale))
+def ridged(square: Tensor, scale: Tensor, right: Tensor, ridge: float) -> Tensor | None:
+    """``(square + ridge scale)^-1 right`` for each group; zero for a group without any input."""
+    added = torch.where(scale > 0, ridge * scale, torch.ones_like(scale))
     eye = torch.eye(square.shape[1], dtype=square.dtype)
-    solution, failed = torch.linalg.solve_ex(square + ridge[:, None, None] * eye, right)
+    solution, failed = torch.linalg.solve_ex(square + added[:, None, None] * eye, right)
     return solution if not failed.any() and bool(solution.isfinite().all()) else None

@@ -98,6 +98,12 @@ class Layer:
         """How many outputs a call of it has."""
         return int(_shape(node)[1 if self.is_convolution else -1])
 
+    def places(self, node: Node) -> tuple[str, ...]:
+        """The sizes of a call's output without the channels, as the graph tells them."""
+        sizes = [str(size) for size in _shape(node)]
+        del sizes[1 if self.is_convolution else -1]
+        return tuple(sizes)
+
     def positions(self, out: Sequence[int]) -> int:
         """How many outputs of one channel a tensor of this shape has, all samples together."""
         return out[0] * prod(out[2:]) if self.is_convolution else prod(out[:-1])

@@ -221,6 +221,8 @@ def _pairs(dense: GraphModule, pruned: GraphModule, kept: Kept) -> Iterator[_Pai
         if not twins.get(layer.weight):
             continue
         twin = twins[layer.weight].pop(0)
+        if layer.places(layer.node) != layer.places(twin.node):
+            continue  # channels stand where samples do, as in a layer over patches
         left = None
         if layer.outputs is not None:
             left = kept(layer.weight, layer.outputs)

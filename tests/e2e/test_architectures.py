@@ -10,9 +10,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.fx import GraphModule, Node
 
+from edgeprune.channels import macs
+from edgeprune.context import Context
 from edgeprune.data import Batch
 from edgeprune.errors import InputError
 from edgeprune.export.check import check, expect
@@ -22,6 +24,10 @@ from edgeprune.export.tflite import write_tflite
 from edgeprune.finetune import read_state, train, with_state
 from edgeprune.finetune.loop import Score, Step
 from edgeprune.model import Event, Model, read, save, set_training
+from edgeprune.prune import prune
+from edgeprune.prune.recover import recover
+from edgeprune.recipe import PruneOptions
+from edgeprune.target import find_target
 from tests.architectures import ARCHITECTURES
 from tests.architectures.pruned import Subject, as_tuple, run
 
@@ -102,6 +108,42 @@ def _statistics(module: GraphModule) -> list[str]:
     nodes = module.graph.find_nodes(op="call_function", target=torch.ops.aten.batch_norm.default)
     reads = [argument for node in nodes for argument in node.args[3:5]]
     return [str(read.target) for read in reads if isinstance(read, Node)]
+
+
+def test_half_of_the_macs_is_left_or_what_is_nearest(subject: Subject, tmp_path: Path) -> None:
+    context = Context(find_target("rpi4"), tmp_path, seed=0)
+    pruned, report = prune(subject.model, PruneOptions(macs=0.5, scope="cost"), context)
+    left = macs(pruned) / macs(subject.model)
+    (note,) = (n for n in report.notes if n.startswith("MACs: "))
+    assert note.startswith(f"MACs: {left:.3f} of the dense model's are left, 0.5 asked for")
+    assert abs(left - 0.5) <= 0.01 * 0.5 + 1e-3 or note.endswith(
+        ("the nearest that the channel multiple allows", "none without going far below")
+    )
+    assert abs(left - 0.5) < 0.02
+
+
+def test_what_is_left_can_be_fitted(subject: Subject) -> None:
+    axes = subject.model.batch_axes
+    size = subject.model.fixed_batch or 8
+    batches = [
+        Batch(tuple(map(torch.from_numpy, arrays)), None, axes)
+        for seed in range(4)
+        for arrays in random_batches(subject.model, size, seed=seed)
+    ]
+
+    def kept(name: str, dim: int) -> Tensor | None:
+        rows = subject.groups.left(subject.half, name, dim)
+        return None if rows is None else torch.from_numpy(rows)
+
+    found = recover(subject.model, subject.halved, kept, batches, seed=0)
+    assert found.model is subject.halved or found.after > found.before
+    for one, other in zip(
+        run(found.model.module(), batches[0].inputs),
+        run(subject.halved.module(), batches[0].inputs),
+        strict=True,
+    ):
+        assert one.shape == other.shape
+        assert bool(one.isfinite().all()) or not bool(other.isfinite().all())
 
 
 def test_onnx_takes_it(subject: Subject, tmp_path: Path) -> None:

@@ -13,6 +13,8 @@ from __future__ import annotations
 import heapq
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import combinations, product
+from math import prod
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +27,8 @@ __all__ = ["TOLERANCE", "Goal", "Ladder", "ladder_widths", "meet"]
 TOLERANCE = 0.01
 """How far from the goal is met: share of the goal."""
 _TINY = 1e-12
+_EVERY = 20_000
+"""Combinations of widths that are all looked at where the greedy order misses the goal."""
 
 
 @dataclass(frozen=True)
@@ -150,23 +154,37 @@ class _Search:
         return bool(self.at[group] + 1 < len(self.ladders[group].widths))
 
     def swap(self) -> None:
-        """Where the goal isn't met: the change of one or two groups that meets it at the least
-        loss, or else comes nearest."""
-        if abs(self.now - self.wanted) <= TOLERANCE * self.wanted:
+        """Where the goal isn't met: the widths that meet it at the least loss, or come nearest,
+        among all where there are few, else by changes of one or two groups as long as they help."""
+        if self._rank(self.at)[0] == 0:
             return
-        best = (abs(self.now - self.wanted), 0.0, self.at)
-        for at in self._neighbours():
-            off = abs(self._left(at) - self.wanted)
-            inside = 0.0 if off <= TOLERANCE * self.wanted else off
-            loss = sum(lad.losses[p] for lad, p in zip(self.ladders, at, strict=True))
-            if (inside, loss) < best[:2]:
-                best = (inside, loss, at)
-        self.at = best[2]
-        self.now = self._left(self.at)
+        if prod(len(ladder.widths) for ladder in self.ladders) <= _EVERY:
+            self.at = min(self._all(), key=self._rank)
+            return
+        while True:
+            best = min(self._neighbours(), key=self._rank, default=self.at)
+            if self._rank(best) >= self._rank(self.at):
+                return
+            self.at = best
+
+    def _rank(self, at: NDArray[np.int64]) -> tuple[float, float]:
+        """How far from the goal, 0 where it is met, and the loss."""
+        off = abs(self._left(at) - self.wanted)
+        loss = sum(ladder.losses[place] for ladder, place in zip(self.ladders, at, strict=True))
+        return (0.0 if off <= TOLERANCE * self.wanted else off), loss
+
+    def _all(self) -> Iterator[NDArray[np.int64]]:
+        places = product(*(range(len(ladder.widths)) for ladder in self.ladders))
+        return (np.array(at, np.int64) for at in places)
 
     def _neighbours(self) -> Iterator[NDArray[np.int64]]:
-        groups = range(len(self.ladders))
-        for down in (g for g in groups if self._deeper(g)):
-            yield self._moved((down, 1))
-            for up in (g for g in groups if g != down and self.at[g] > 0):
-                yield self._moved((down, 1), (up, -1))
+        steps = [
+            (group, step)
+            for group, ladder in enumerate(self.ladders)
+            for step in (1, -1)
+            if 0 <= self.at[group] + step < len(ladder.widths)
+        ]
+        yield from (self._moved(step) for step in steps)
+        for one, other in combinations(steps, 2):
+            if one[0] != other[0]:
+                yield self._moved(one, other)

@@ -43,6 +43,8 @@ _POSITIONS = 16
 """Outputs of a channel that are looked at in each sample."""
 _WIDE = 6144
 """Inputs of a layer from which on it isn't fitted here."""
+_RIDGE = 1e-2
+"""Of the mean square of an input."""
 _STEEPER = 3.0
 """How much steeper than between the last two measurements the loss is taken to rise behind them."""
 _LOST = 1e3
@@ -68,7 +70,7 @@ class _Sums:
             gram = gram - self.count * torch.outer(mean, mean)
         own = gram[kept][:, kept][None]
         cross = gram[kept][:, gone] @ matrix[gone]
-        delta = ridged(own, own.diagonal(dim1=1, dim2=2).mean(1), cross[None])
+        delta = ridged(own, own.diagonal(dim1=1, dim2=2).mean(1), cross[None], _RIDGE)
         change = torch.zeros_like(matrix)
         if delta is not None:
             change[kept] = delta[0]

@@ -121,6 +121,24 @@ def test_the_best_of_all_widths_is_found_where_there_are_few(resnet: Model) -> N
         assert loss(tuple(int(w) for w in found)) <= 1.25 * min(near)
 
 
+def test_near_goals_that_need_several_changes_are_found() -> None:
+    """Widths of 16 and 32 in steps of 8 have few sums, and the greedy order passes by most."""
+    net = nn.Sequential(
+        nn.Conv2d(3, 16, 3), nn.ReLU(), nn.Conv2d(16, 32, 3), nn.ReLU(), nn.Conv2d(32, 16, 3),
+        nn.ReLU(), nn.Conv2d(16, 4, 3),
+    )  # fmt: skip
+    groups = analyse(images(net, 3, 16, 16))
+    costs, made = Costs(groups), steps(groups, 8, 2)
+    for share in (0.3, 0.45, 0.6, 0.75):
+        every = [costs.totals(np.array(w)).macs for w in product(*(la.widths for la in made))]
+        wanted = share * max(every)
+        off = abs(
+            costs.totals(meet(Goal("macs", share), costs, made, per_cost=False)).macs - wanted
+        )
+        nearest = min(abs(each - wanted) for each in every)
+        assert off == nearest or off <= 0.01 * wanted
+
+
 def test_a_goal_that_the_grid_has_not_is_met_as_nearly_as_can_be(resnet: Model) -> None:
     groups = analyse(resnet)
     costs = Costs(groups)

@@ -109,6 +109,7 @@ def test_what_was_said_twice_is_all_there_again(
     make: type[nn.Module], shape: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(equations, "_RIDGE", 1e-7)
+    monkeypatch.setattr(equations, "_FEW", 0.0)
     found = fitted(make(), *shape)
     assert found.before < 25
     assert found.after > found.before + 20
@@ -120,6 +121,7 @@ def test_little_memory_fits_the_first_layers_on_fewer_samples(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(equations, "_RIDGE", 1e-7)
+    monkeypatch.setattr(equations, "_FEW", 0.0)
     monkeypatch.setattr(room, "_MEMORY", 200_000)  # two batches between the first layers
     seen: list[int] = []
     add = equations.Equations.add
@@ -151,7 +153,7 @@ def test_the_change_is_that_of_ridge_regression() -> None:
     lack = right - small @ weight - net[2].bias.detach().numpy()
     centred = small - small.mean(0)
     gram = centred.T @ centred
-    ridge = equations._RIDGE * np.diag(gram).mean()
+    ridge = (equations._RIDGE + equations._FEW * 4 / len(x)) * np.diag(gram).mean()
     change = np.linalg.solve(gram + ridge * np.eye(4), centred.T @ (lack - lack.mean(0)))
     state = found.model.program.state_dict
     np.testing.assert_allclose(state["2.weight"].detach().numpy().T, weight + change, atol=1e-5)
@@ -195,6 +197,24 @@ def test_a_branch_that_went_is_made_up_for() -> None:
     pruned = apply(model, groups, groups.keep_all(), Event("prune"), (branch,))
     found = recover(model, pruned, lambda *_: None, samples(3, 8, 8), seed=0)
     assert found.after > found.before + 3
+
+
+class Mixer(nn.Module):
+    """A layer over patches: what are channels elsewhere are its samples."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed, self.patches = nn.Conv2d(3, 8, 4, 4), nn.Linear(16, 16)
+        self.head = nn.Linear(8, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.embed(x).flatten(2)
+        return self.head((x + self.patches(x).relu()).mean(2))
+
+
+def test_layers_over_what_was_cut_are_left_alone() -> None:
+    found = fitted(Mixer(), 3, 16, 16)
+    assert "patches.weight" not in [fit.layer for fit in found.fits]
 
 
 def test_what_gets_worse_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
