@@ -348,11 +348,13 @@ def _activations() -> Iterator[Case]:
         "abs": torch.abs, "neg": torch.neg, "square": torch.square, "sin": torch.sin,
         "cos": torch.cos,
         "atan": torch.atan, "expm1": torch.expm1, "hardshrink": F.hardshrink,
-        "softshrink": F.softshrink, "tan": torch.tan, "sinh": torch.sinh, "cosh": torch.cosh,
+        "softshrink": F.softshrink, "tan": lambda x: torch.tan(x.tanh()), "sinh": torch.sinh,
+        "cosh": torch.cosh,
         "asinh": torch.asinh, "asin": lambda x: torch.asin(0.9 * x.tanh()),
         "acos": lambda x: torch.acos(0.9 * x.tanh()),
         "atanh": lambda x: torch.atanh(0.9 * x.tanh()),
-        "acosh": lambda x: torch.acosh(1.5 + x.abs()), "atan2": lambda x: torch.atan2(x, x.flip(1)),
+        "acosh": lambda x: torch.acosh(1.5 + x.abs()),
+        "atan2": lambda x: torch.atan2(x, 0.5 + x.flip(1).abs()),
         "nan_to_num": torch.nan_to_num,
         "isinf": lambda x: x.masked_fill(torch.isinf(x), 0.0) + x,
     }  # fmt: skip
@@ -560,12 +562,6 @@ def _moving() -> Iterator[Case]:
     yield _fn("unbind", "", lambda x: torch.cat(x.unbind(2)[:3], 1)[..., None])
     yield _fn("unbind", "channels", lambda x: torch.stack(x.unbind(1)[::2], 1))
     yield _fn("unbind", "last axis", lambda x: torch.cat(x.unbind(-1)[::3], -1)[:, None], IMAGE)
-    yield _fn(
-        "unbind",
-        "queries, keys, values",
-        lambda x: torch.add(*x.repeat(1, 1, 2).unflatten(2, (2, WIDTH)).unbind(2)),
-        TOKENS,
-    )
     yield _fn("select", "two, joined", lambda x: torch.cat([x[:, :, 1], x[:, :, 4]], 1))
     yield _fn("tensor_split", "all of 3", lambda x: torch.cat(torch.tensor_split(x, 3, 2)[::-1], 2))
     yield _fn("tensor_split", "3", lambda x: torch.tensor_split(x, 3, 2)[1])
@@ -727,7 +723,6 @@ def _sequences() -> Iterator[Case]:
     yield Case(
         "embedding_bag", "padding index", lambda: nn.EmbeddingBag(50, 12, padding_idx=0), (9,), 50
     )
-    yield Case("embedding_bag", "weighted", lambda: _Weighted(), (9,), 50)
     yield Case("one_hot", "", lambda: lambda ids: F.one_hot(ids, 20).float(), (9,), 20)
     yield Case("arange", "positions", lambda: _Positions(), (9,), 20)
 
@@ -783,18 +778,6 @@ def _sequences() -> Iterator[Case]:
     )
     yield attend("causal, 3-D, scale", lambda x: attention(x, x, x, is_causal=True, scale=0.5))
     yield Case("multi_head_attention", "", lambda: _Attention(), TOKENS)
-
-
-class _Weighted(nn.Module):
-    """Rows summed by weights."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.inner = nn.EmbeddingBag(50, 12, mode="sum")
-        self.register_buffer("weights", torch.rand(1, 9))
-
-    def forward(self, ids: Tensor) -> Tensor:
-        return self.inner(ids, per_sample_weights=self.weights.expand(ids.shape[0], -1))
 
 
 class _Positions(nn.Module):

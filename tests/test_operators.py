@@ -29,6 +29,7 @@ TELLING = (
     ("index_add", "onnx", "fp16"),
     ("embedding_bag mean", "onnx", "fp16"),
     ("expand last axis", "tflite", "int8"),
+    ("expand a new axis in front", "tflite", "fp32"),
     ("unbind", "tflite", "int8"),
     ("col2im k2 s2", "tflite", "int8"),
     ("scaled_dot_product_attention boolean mask", "tflite", "int8"),

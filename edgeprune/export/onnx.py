@@ -128,8 +128,8 @@ def _program(model: Model, batch: int | Literal["dynamic"]) -> ExportedProgram:
     _store_integers(module)
     settle_layouts(module)
     cast_integers(module)
-    fold_attention(module)
     write_plainly(module)
+    fold_attention(module)
     static = model.numerics == "int8"
     linear_by_matrices(module, lambda n: is_antialiased(n) or (static and shrinks_cubically(n)))
     plain_averages(module, lambda n: has_divisor(n) or (static and hangs_over(n)))

@@ -61,19 +61,20 @@ def fold_attention(module: GraphModule) -> None:
         shapes = [_shape(a) for a in node.args[:3]]
         mask = node.args[3] if len(node.args) > 3 else node.kwargs.get("attn_mask")
         rank = len(shapes[0])
-        if rank == 4 or any(len(s) != rank for s in shapes) or rank < 3 or _in_the_way(mask):
+        if rank == 4 or any(len(s) != rank for s in shapes) or rank < 3:
             continue
+        if isinstance(mask, Node) and len(_shape(mask)) > 2:
+            if rank != 3 or len(node.args) < 4:
+                continue  # the mask's leading dimensions are in the way
+            with module.graph.inserting_before(node):
+                mask = module.graph.call_function(aten.unsqueeze.default, (mask, 1))
+            node.args = (*node.args[:3], mask, *node.args[4:])
         _fold(module, node, shapes[0])
     module.recompile()
 
 
 def _shape(node: Any) -> tuple[Any, ...]:
     return tuple(node.meta["val"].shape)
-
-
-def _in_the_way(mask: Any) -> bool:
-    """Whether a mask has leading dimensions of its own."""
-    return isinstance(mask, Node) and len(_shape(mask)) > 2
 
 
 def _fold(module: GraphModule, node: Node, shape: tuple[Any, ...]) -> None:

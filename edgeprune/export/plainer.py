@@ -230,7 +230,8 @@ def _unbound(module: GraphModule, node: Node) -> None:
 
 def has_equal_bags(node: Node) -> bool:
     """Whether a bag of embeddings is a row of a matrix of ids, which needs no loop."""
-    offsets, padded = argument(node, 2), argument(node, 8, None) is not None
+    offsets, padding = argument(node, 2), argument(node, 8)
+    padded = padding is not None and padding >= 0 and argument(node, 4, 0) == _MAXIMUM
     rows = offsets.target is aten.arange.start_step and offsets.args[0] == 0
     only = all(user.args[1:] == (0,) for user in node.users)
     return rows and only and not padded and not argument(node, 7, False)
@@ -246,10 +247,41 @@ def _bag(module: GraphModule, node: Node) -> None:
     if weights is not None:
         factors = insert(node, aten.reshape.default, weights, [-1, offsets.args[2], 1])
         rows = insert(node, aten.mul.Tensor, rows, factors)
-    result = insert(node, _BAGS[argument(node, 4, 0)], rows, [1])
+    mode, padding = argument(node, 4, 0), argument(node, 8)
+    if padding is not None and padding >= 0:
+        counts = insert(node, aten.ne.Scalar, places, padding)
+        counts = insert(
+            node, aten.to.dtype, insert(node, aten.unsqueeze.default, counts, 2), torch.float32
+        )
+        rows = insert(node, aten.mul.Tensor, rows, counts)
+        result = insert(node, aten.sum.dim_IntList, rows, [1])
+        if mode == _MEAN:
+            count = insert(node, aten.sum.dim_IntList, counts, [1])
+            result = insert(
+                node, aten.div.Tensor, result, insert(node, aten.clamp.default, count, 1)
+            )
+    else:
+        result = insert(node, _BAGS[mode], rows, [1])
     for user in list(node.users):
         replace(user, result)
     node.graph.erase_node(node)
+
+
+def _masked(module: GraphModule, node: Node) -> Node | None:
+    """Attention with a mask of finite numbers to add, without the rows that attend nothing.
+
+    Between int8 layers the converter to TensorFlow Lite seeks a scale for what it masks with, which
+    is infinite; the translation to ONNX lets rows that attend nothing attend all.
+    """
+    mask = argument(node, 3)
+    if mask is None or mask.meta["val"].dtype != torch.bool:
+        return None
+    zero, low = (constant(module, node, torch.tensor(number)) for number in (0.0, _LOW))
+    added = insert(node, aten.where.self, mask, zero, low)
+    result = insert(node, node.target, *node.args[:3], added, *node.args[4:])
+    result.kwargs = {k: v for k, v in node.kwargs.items() if k != "attn_mask"}
+    attends = insert(node, aten.any.dim, mask, -1, True)
+    return insert(node, aten.where.self, attends, result, zero)
 
 
 def _evaluated(module: GraphModule, node: Node) -> Node | None:
@@ -269,10 +301,15 @@ def _leaky(module: GraphModule, node: Node) -> Node | None:
 
 
 def _expand(module: GraphModule, node: Node) -> Node | None:
-    """Leave it to arithmetic to broadcast; the converter lays the two operands out apart."""
+    """Leave it to arithmetic to broadcast; the converter lays the two operands out apart.
+
+    New axes come first, by themselves: the converter takes the sum over one for the operand.
+    """
     source, shape = argument(node, 0), shape_of(node)
     if len(shape_of(source)) != len(shape):
-        return None
+        while len(shape_of(source)) < len(shape):
+            source = insert(node, aten.unsqueeze.default, source, 0)
+        return insert(node, node.target, source, *node.args[1:])
     for user in node.users:
         others = [a for a in user.args if isinstance(a, Node) and a is not node]
         if user.target not in _ARITHMETIC or not any(shape_of(a) == shape for a in others):
@@ -283,8 +320,11 @@ def _expand(module: GraphModule, node: Node) -> Node | None:
 _ARITHMETIC = {aten.add.Tensor, aten.sub.Tensor, aten.mul.Tensor, aten.div.Tensor}
 _CONVOLVED = (None, None, None, 1, "valid", 1, 1)
 """Defaults of a convolution with named padding."""
+_LOW = -1e9
+"""What is added to scores that don't count: exp gives zero for it."""
 _BAGS = (aten.sum.dim_IntList, aten.mean.dim, aten.amax.default)
 """By the number of a mode."""
+_MEAN, _MAXIMUM = 1, 2
 _ADAPTIVE: dict[Any, int] = {
     aten.adaptive_max_pool1d.default: 1,
     aten.adaptive_max_pool2d.default: 2,
@@ -308,6 +348,7 @@ _PLAINER: dict[Any, Callable[[GraphModule, Node], Node | None]] = {
     aten.argsort.default: _order,
     aten.col2im.default: _folded,
     aten.unbind.int: _unbound,
+    aten.scaled_dot_product_attention.default: _masked,
     aten.embedding_bag.default: _bag,
     aten.embedding_bag.padding_idx: _bag,
     **dict.fromkeys(

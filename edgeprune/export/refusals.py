@@ -14,6 +14,7 @@ from torch.fx import Node
 from edgeprune.errors import InputError
 from edgeprune.export.plainer import has_equal_bags
 from edgeprune.model import Model
+from edgeprune.model.program import argument
 from edgeprune.recipe import Format
 
 __all__ = ["REFUSALS", "Refusal", "refuse"]
@@ -68,6 +69,19 @@ REFUSALS = (
         ("tflite",),
         "the runtime doesn't run the operator that the converter makes of it",
         "write it as a product with a matrix of zeros and ones",
+    ),
+    Refusal(
+        ("scatter_reduce",),
+        ("tflite",),
+        "the runtime doesn't run the operator that the converter makes of it",
+        "write it with torch.where and a reduction",
+    ),
+    Refusal(
+        ("index_put", "index_put_"),
+        ("tflite",),
+        "the runtime doesn't run the operator that the converter makes of sums into places",
+        "write it as a product with a matrix of zeros and ones",
+        lambda node: bool(argument(node, 3, False)),
     ),
     Refusal(
         ("max_unpool2d", "max_unpool3d"),

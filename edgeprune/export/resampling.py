@@ -49,6 +49,11 @@ _LINEAR: dict[Any, int] = {
     aten.adaptive_avg_pool1d.default: 1,
     aten.adaptive_avg_pool2d.default: 2,
 }
+_AVERAGES: dict[Any, int] = {
+    aten.avg_pool1d.default: 1,
+    aten.avg_pool2d.default: 2,
+    aten.avg_pool3d.default: 3,
+}
 _ANTIALIASED = {aten._upsample_bilinear2d_aa.vec, aten._upsample_bicubic2d_aa.vec}
 _SCALED = {aten.upsample_linear1d.vec, aten.upsample_bilinear2d.vec, aten.upsample_bicubic2d.vec}
 _TOLERANCE = 1e-6
@@ -90,23 +95,21 @@ def is_antialiased(node: Node) -> bool:
 
 def has_divisor(node: Node) -> bool:
     """Whether an average pooling divides by a number of the user's."""
-    return argument(node, 6) is not None
+    return node.target is not aten.avg_pool1d.default and argument(node, 6) is not None
 
 
 def hangs_over(node: Node) -> bool:
     """Whether the last window of an average pooling reaches beyond the padding.
 
-    onnxruntime's integer kernel counts the places there, which torch doesn't.
+    onnxruntime's integer kernel counts the places there, which torch doesn't, and so does what the
+    converter to TensorFlow Lite makes of pooling in 3-D.
     """
-    kernel, padding = _pair(argument(node, 1)), _pair(argument(node, 3, 0))
-    stride = _pair(argument(node, 2, ())) or kernel
+    windows, rank = _windows(node), _AVERAGES[node.target]
+    sizes = (shape_of(n)[-rank:] for n in (argument(node, 0), node))
     return any(
         (after - 1) * s + k > before + 2 * p
-        for before, after, k, s, p in zip(
-            shape_of(argument(node, 0))[-2:], shape_of(node)[-2:], kernel, stride, padding,
-            strict=True,
-        )
-    )  # fmt: skip
+        for before, after, k, s, p in zip(*sizes, *windows, strict=True)
+    )
 
 
 def shrinks_cubically(node: Node) -> bool:
@@ -195,30 +198,31 @@ def plain_averages(module: GraphModule, wanted: Callable[[Node], bool]) -> None:
     Divisors differ from the window's size where padding isn't counted, where the last window hangs
     over, and where the user gives one.
     """
-    for node in module.graph.find_nodes(op="call_function", target=aten.avg_pool2d.default):
-        before = [int(s) for s in shape_of(argument(node, 0))[-2:]]
+    for node in [n for n in module.graph.nodes if n.target in _AVERAGES]:
+        rank = _AVERAGES[node.target]
+        before = [int(s) for s in shape_of(argument(node, 0))[-rank:]]
         if not wanted(node):
             continue
-        kernel, padding = _pair(argument(node, 1)), _pair(argument(node, 3, 0))
-        stride = _pair(argument(node, 2, ())) or kernel
-        after = [int(s) for s in shape_of(node)[-2:]]
+        kernel, stride, padding = _windows(node)
+        after = [int(s) for s in shape_of(node)[-rank:]]
         behind = [
-            max(0, (after[i] - 1) * stride[i] + kernel[i] - before[i] - padding[i]) for i in (0, 1)
+            max(0, (a - 1) * s + k - b - p)
+            for a, s, k, b, p in zip(after, stride, kernel, before, padding, strict=True)
         ]
-        edges = [padding[1], behind[1], padding[0], behind[0]]
+        edges = [e for pair in zip(padding[::-1], behind[::-1], strict=True) for e in pair]
         whole = torch.ones(1, 1, *before)
-        plain = torch.nn.functional.avg_pool2d(
-            torch.nn.functional.pad(whole, edges), kernel, stride
-        )[..., : after[0], : after[1]]
         operator: Any = node.target
+        plain = operator(torch.nn.functional.pad(whole, edges), kernel, stride)
+        plain = plain[(..., *(slice(size) for size in after))]
         factor = operator(whole, *node.args[1:], **node.kwargs) / plain
         result: Any = node.args[0]
         if any(edges):
             result = insert(node, aten.constant_pad_nd.default, result, edges, 0.0)
-        result = insert(node, aten.avg_pool2d.default, result, kernel, stride)
+        result = insert(node, node.target, result, kernel, stride)
         if not torch.allclose(factor, torch.ones(()), rtol=_TOLERANCE):
-            if torch.equal(factor, factor[..., :1, :1].expand_as(factor)):
-                factor = factor[..., :1, :1].contiguous()
+            first = factor[(..., *[slice(1)] * rank)]
+            if torch.equal(factor, first.expand_as(factor)):
+                factor = first.contiguous()
             result = insert(node, aten.mul.Tensor, result, constant(module, node, factor))
         replace(node, result)
     module.recompile()
@@ -227,12 +231,19 @@ def plain_averages(module: GraphModule, wanted: Callable[[Node], bool]) -> None:
 def whole_averages(module: GraphModule) -> None:
     """Write the average pooling of a whole map as a mean, whose int8 kernel takes two scales."""
     for node in module.graph.find_nodes(op="call_function", target=aten.avg_pool2d.default):
-        kernel, padding = _pair(argument(node, 1)), _pair(argument(node, 3, 0))
+        kernel, _, padding = _windows(node)
         if list(shape_of(argument(node, 0))[-2:]) == kernel and not any(padding):
             node.target, node.args, node.kwargs = aten.mean.dim, (node.args[0], [-2, -1], True), {}
     module.recompile()
 
 
-def _pair(value: Any) -> list[int]:
+def _windows(node: Node) -> tuple[list[int], list[int], list[int]]:
+    """Kernel, stride and padding of an average pooling along each axis."""
+    rank = _AVERAGES[node.target]
+    kernel, padding = _all(argument(node, 1), rank), _all(argument(node, 3, 0), rank)
+    return kernel, _all(argument(node, 2, ()), rank) or kernel, padding
+
+
+def _all(value: Any, rank: int) -> list[int]:
     values = [value] if isinstance(value, int) else list(value)
-    return values * 2 if len(values) == 1 else values
+    return values * rank if len(values) == 1 else values

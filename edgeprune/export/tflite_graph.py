@@ -12,6 +12,7 @@ from torch.fx import GraphModule, Node
 from edgeprune.export.graph_edit import constant, insert, replace, shape_of
 from edgeprune.export.plainer import write_plainly
 from edgeprune.export.resampling import (
+    hangs_over,
     has_divisor,
     is_antialiased,
     linear_by_matrices,
@@ -21,15 +22,11 @@ from edgeprune.export.resampling import (
     whole_averages,
 )
 from edgeprune.export.transposed import crop_transposed
-from edgeprune.model.program import argument
 
 __all__ = ["prepare", "repeat_by_cat"]
 
 aten = torch.ops.aten
 quantized = torch.ops.quantized_decomposed
-
-_MASKED = -1e9
-"""What is added to scores that don't count: exp gives zero for it."""
 
 _VIEWS = {
     aten.view.default,
@@ -42,11 +39,11 @@ def prepare(module: GraphModule) -> None:
     """All edits that a TFLite file needs, in place."""
     repeat_by_cat(module)
     _expand_integers(module)
-    _add_masks(module)
     write_plainly(module)
     nearest_by_index(module)
     linear_by_matrices(module, lambda node: is_antialiased(node) or not scales_by_size(node))
-    plain_averages(module, has_divisor)
+    volume = aten.avg_pool3d.default
+    plain_averages(module, lambda n: has_divisor(n) or (n.target is volume and hangs_over(n)))
     crop_transposed(module)
     whole_averages(module)
     _keep_floats(module)
@@ -72,25 +69,6 @@ def _expand_integers(module: GraphModule) -> None:
             places = constant(module, node, torch.zeros(after[axis], dtype=torch.int64))
             result = insert(node, aten.index_select.default, result, axis, places)
         replace(node, result)
-    module.recompile()
-
-
-def _add_masks(module: GraphModule) -> None:
-    """Give fused attention a mask of finite numbers to add, and take out rows that attend nothing.
-
-    Between int8 layers the converter seeks a scale for what it masks with, which is infinite.
-    """
-    fused = aten.scaled_dot_product_attention.default
-    for node in module.graph.find_nodes(op="call_function", target=fused):
-        mask = argument(node, 3)
-        if mask is None or mask.meta["val"].dtype != torch.bool:
-            continue
-        zero, low = (constant(module, node, torch.tensor(number)) for number in (0.0, _MASKED))
-        added = insert(node, aten.where.self, mask, zero, low)
-        result = insert(node, fused, *node.args[:3], added, *node.args[4:])
-        result.kwargs = {k: v for k, v in node.kwargs.items() if k != "attn_mask"}
-        attends = insert(node, aten.any.dim, mask, -1, True)
-        replace(node, insert(node, aten.where.self, attends, result, zero))
     module.recompile()
 
 

@@ -22,7 +22,6 @@ from edgeprune.export.resampling import (
     scales_by_size,
     shrinks_cubically,
 )
-from edgeprune.export.tflite_graph import prepare
 from edgeprune.export.transposed import crop_transposed
 from edgeprune.model import Event, capture
 
@@ -164,6 +163,7 @@ PLAINER: list[tuple[str, Any, tuple[int, ...]]] = [
     ("unbind", lambda x: torch.cat(x.unbind(2)[::3], 1), IMAGE),
     *(("embedding_bag", Bags(mode), (2, 5)) for mode in ("sum", "mean", "max")),
     ("embedding_bag", Bags("sum", weighted=True), (2, 5)),
+    *(("embedding_bag", Bags(mode, padding_idx=1), (2, 5)) for mode in ("sum", "mean")),
 ]
 
 
@@ -189,8 +189,14 @@ def test_folded_windows_take_one_convolution_of_one_channel() -> None:
     assert node.args[6] == 1
 
 
-def test_bags_with_padding_are_left_alone() -> None:
-    names, _ = edited(Bags("mean", padding_idx=3), write_plainly, (2, 5))
+def test_a_new_axis_is_made_before_it_is_expanded() -> None:
+    names, change = edited(lambda x: x.expand(3, *x.shape).sum(0), write_plainly)
+    assert names >= {"aten.unsqueeze.default", "aten.expand.default"}
+    assert change == 0
+
+
+def test_largest_of_bags_with_padding_are_left_alone() -> None:
+    names, _ = edited(Bags("max", padding_idx=3), write_plainly, (2, 5))
     assert "aten.embedding_bag.padding_idx" in names
 
 
@@ -207,6 +213,16 @@ def test_a_window_that_hangs_over_is_padded_and_counted(how: dict[str, Any], han
     pool = nn.AvgPool2d(**how, ceil_mode=True)
     names, change = edited(pool, lambda graph: plain_averages(graph, hangs_over))
     assert ("aten.mul.Tensor" in names) is hangs
+    assert change < 1e-6
+
+
+@pytest.mark.parametrize(
+    ("kind", "shape"), [(nn.AvgPool1d, (2, 8, 11)), (nn.AvgPool3d, (2, 8, 5, 6, 7))]
+)
+def test_windows_hang_over_along_one_axis_and_three(kind: Any, shape: tuple[int, ...]) -> None:
+    pool = kind(2, ceil_mode=True)
+    names, change = edited(pool, lambda graph: plain_averages(graph, hangs_over), shape)
+    assert "aten.mul.Tensor" in names
     assert change < 1e-6
 
 
@@ -227,7 +243,7 @@ def test_a_mask_is_finite_and_rows_that_attend_nothing_stay_zero() -> None:
     graph, x = model.module(), torch.randn(IMAGE)
     with torch.no_grad():
         before = graph(x)
-        prepare(graph)
+        write_plainly(graph)
         after = graph(x)
     fused = torch.ops.aten.scaled_dot_product_attention.default
     (node,) = graph.graph.find_nodes(op="call_function", target=fused)

@@ -49,7 +49,7 @@ def test_complex_numbers_are_refused_for_tflite_alone() -> None:
 
 @pytest.mark.parametrize("padding", [None, 3])
 def test_bags_of_equal_size_have_a_form_without_padding(padding: int | None) -> None:
-    network = nn.EmbeddingBag(9, 4, padding_idx=padding)
+    network = nn.EmbeddingBag(9, 4, mode="max", padding_idx=padding)
     model, _ = capture(network, (torch.randint(0, 9, (2, 5)),), event=Event("load"))
     if padding is None:
         refuse(model, "tflite")
