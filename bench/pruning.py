@@ -101,7 +101,8 @@ class Bench:
         self.data = open_data(f"{HERE / 'cifar10_5k.toml'}={images}", seed=0)
         self.threads = threads
         self.done = {
-            (r["network"], r["tool"], r["share"], r["seed"], r["loop"]): r["score"] for r in read()
+            (r["network"], r["tool"], r["share"], r["seed"], r["loop"]): r.get("score", 0.0)
+            for r in read()
         }
 
     def rows(self, name: str, net: nn.Module, share: float, seed: int) -> Iterator[Row]:
@@ -115,9 +116,15 @@ class Bench:
             loops = [lo for lo in LOOPS if (name, tool, share, seed, lo) not in self.done]
             if seed and tool not in self._best(name, share):
                 continue
-            if not loops:
+            if not loops or self.done.get((name, tool, share, seed, "as pruned")) == 0.0:
                 continue
-            pruned = self._prune(tool, net, dense, share, seed)
+            try:
+                pruned = self._prune(tool, net, dense, share, seed)
+            except RuntimeError as error:  # what Torch-Pruning made doesn't run
+                key = {"network": name, "tool": tool, "share": share, "seed": seed}
+                yield {**key, "loop": "as pruned", "error": str(error).splitlines()[0]}
+                self.done[name, tool, share, seed, "as pruned"] = 0.0
+                continue
             for loop in loops:
                 tuned = self._tune(pruned, dense, LOOPS[loop], seed)
                 yield from self._row(judge, name, tool, share, seed, loop, tuned, dense)
@@ -259,6 +266,8 @@ def page(rows: list[Row]) -> str:
 
 
 def _network(name: str, rows: list[Row]) -> list[str]:
+    failed = sorted({row["tool"] for row in rows if "error" in row})
+    rows = [row for row in rows if "error" not in row]
     dense = next(row["score"] for row in rows if row["tool"] == "dense")
     lines = [f"## {name} (dense {dense:.1f} %)", ""]
     lines += [f"| MACs asked for | tool | {' | '.join(LOOPS)} |", "|---" * (2 + len(LOOPS)) + "|"]
@@ -284,6 +293,8 @@ def _network(name: str, rows: list[Row]) -> list[str]:
         scores = {r["loop"]: f"{r['score']:.1f}" for r in own}
         cells = " | ".join(scores.get(loop, "") for loop in LOOPS)
         lines.append(f"| {own[0]['macs']:.3f} | {tool} | {cells} |")
+    if failed:
+        lines += ["", f"Networks that Torch-Pruning made and that don't run: {', '.join(failed)}."]
     return [*lines, ""]
 
 

@@ -68,7 +68,7 @@ def decided(model: Model, options: PruneOptions, multiple: int = 1, seed: int = 
     return decide(groups, scores[: groups.channels], "random", options, multiple, depth)
 
 
-@pytest.mark.parametrize("criterion", CRITERIA.keys() - {"random", "wanda", "apoz", "fpgm"})
+@pytest.mark.parametrize("criterion", sorted(CRITERIA.keys() - {"random", "wanda", "apoz", "fpgm"}))
 def test_a_useless_branch_goes_first(weak, criterion, tmp_path) -> None:
     options = PruneOptions(ratio=0.5, importance=criterion, allow_depth=True)
     decision = plan(weak, options, context(tmp_path, CRITERIA[criterion].needs != "weights"))
