@@ -126,14 +126,15 @@ def _data(plan: Preview) -> str:
 
 def _prune(plan: Preview) -> str:
     options, cut = plan.job.recipe.prune, plan.prune
-    if cut is None or options.ratio == 0:
+    if cut is None or (options.ratio == 0 and cut.goal is None):
         return "ratio 0: nothing is removed"
     multiple = options.multiple or plan.job.target.channel_multiple
+    how = f"{cut.scope}, by {cut.importance}, in multiples of {multiple}"
+    if cut.goal is not None:
+        left = 100 * cut.goal.left_of(cut.before, cut.after)
+        return f"to {left:.1f} % of the {cut.goal.name} (asked: {100 * cut.goal.share:g} %, {how})"
     share, asked = 100 * cut.ratio, 100 * options.ratio
-    return (
-        f"{share:.1f} % of the prunable channels (asked: {asked:g} %, {options.scope}, "
-        f"by {cut.importance}, in multiples of {multiple})"
-    )
+    return f"{share:.1f} % of the prunable channels (asked: {asked:g} %, {how})"
 
 
 def _ticket(used: TicketInUse) -> str:

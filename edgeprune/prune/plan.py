@@ -52,6 +52,8 @@ class PrunePlan:
     """The branches that go."""
     goal: Goal | None = None
     """What was to be left, where that was asked for."""
+    scope: Scope = "uniform"
+    """How much goes where."""
 
     @property
     def ratio(self) -> float:
@@ -128,7 +130,8 @@ def decide(
     if depth is not None and gone:
         after = without(groups, cut(depth.model, groups, gone)).totals(removed)
     before = groups.totals()
-    return PrunePlan(importance, tuple(plans), removed, before, after, branches, gone, goal)
+    parts = (importance, tuple(plans), removed, before, after, branches, gone, goal)
+    return PrunePlan(*parts, scope_of(options))
 
 
 def goal_of(options: PruneOptions) -> Goal | None:

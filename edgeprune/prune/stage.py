@@ -285,9 +285,8 @@ def _facts(decision: PrunePlan) -> dict[str, Any]:
 
 def _goal_note(decision: PrunePlan, goal: Goal) -> str:
     """What is left of the goal, and why it isn't what was asked for where it isn't."""
-    left = getattr(decision.after, goal.what) / max(getattr(decision.before, goal.what), 1)
-    name = "MACs" if goal.what == "macs" else goal.what
-    text = f"{name}: {left:.3f} of the dense model's are left, {goal.share:g} asked for"
+    left = goal.left_of(decision.before, decision.after)
+    text = f"{goal.name}: {left:.3f} of the dense model's are left, {goal.share:g} asked for"
     if abs(left - goal.share) <= TOLERANCE * goal.share:
         return text
     if left > goal.share:
@@ -315,6 +314,7 @@ def _depth_note(decision: PrunePlan) -> str:
 def _details(groups: Groups, decision: PrunePlan) -> dict[str, Any]:
     details: dict[str, Any] = {
         "importance": decision.importance,
+        "scope": decision.scope,
         "groups": [
             {"name": p.name, "before": p.before, "after": p.after, "members": len(g.members)}
             for p, g in zip(decision.groups, groups.groups, strict=True)

@@ -39,6 +39,15 @@ class Goal:
     """``macs``, ``parameters`` or ``channels``."""
     share: float
 
+    @property
+    def name(self) -> str:
+        """For people."""
+        return "MACs" if self.what == "macs" else self.what
+
+    def left_of(self, before: Totals, after: Totals) -> float:
+        """The share that is left of what there was."""
+        return float(getattr(after, self.what) / max(getattr(before, self.what), 1))
+
     def left(self, totals: Totals, widths: Widths) -> float:
         """What there is of it."""
         if self.what == "channels":

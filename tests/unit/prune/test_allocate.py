@@ -225,6 +225,7 @@ def test_the_stage_meets_a_goal(scope: Scope, digits: tuple[Model, Context]) -> 
     options = PruneOptions(macs=0.5, scope=scope, multiple=1, samples=128, recover=False)
     decision = plan(model, options, context)
     assert decision.after.macs / decision.before.macs == pytest.approx(0.5, rel=0.01)
+    assert decision.scope == ("sensitivity" if scope == "auto" else scope)
     assert plan(model, options, context).removed.tolist() == decision.removed.tolist()
 
 
