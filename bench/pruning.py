@@ -271,7 +271,7 @@ def _network(name: str, rows: list[Row]) -> list[str]:
     dense = next(row["score"] for row in rows if row["tool"] == "dense")
     lines = [f"## {name} (dense {dense:.1f} %)", ""]
     lines += [f"| MACs asked for | tool | {' | '.join(LOOPS)} |", "|---" * (2 + len(LOOPS)) + "|"]
-    for share in SHARES:
+    for share in sorted({row["share"] for row in rows if row["tool"] != "dense"}, reverse=True):
         here = [row for row in rows if row["share"] == share]
         peers = {r["tool"] for r in here} - {"edgeprune"}
         ours = [_cell(here, "edgeprune", loop) for loop in LOOPS]
