@@ -21,6 +21,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from importlib.metadata import version
 from itertools import product
 from pathlib import Path
 from statistics import mean
@@ -252,17 +253,20 @@ def page(rows: list[Row]) -> str:
         "# Accuracy kept by pruning, beside Torch-Pruning",
         "",
         f"{datetime.now(UTC):%Y-%m-%d}; {platform.processor() or platform.machine()}, "
-        f"{os.cpu_count()} cores; torch {torch.__version__}, Torch-Pruning {tp.__version__}. "
+        f"{os.cpu_count()} cores; torch {torch.__version__}, "
+        f"Torch-Pruning {version('torch-pruning')}. "
         "CIFAR-10 (JPEG), 5,000 test images. edgeprune: `--macs` alone, widths in multiples of 8 "
         "(or 4, 2 where a group is narrow). Torch-Pruning: any width, and in each column the best "
-        "of twelve settings (importance, groups, scope), chosen on the test images at seed 0, so "
-        "in its favour. `edgeprune finetune` trains both: 39 batches of 128, SGD at 0.02. "
-        "Mean of seeds, lowest and highest in brackets. Written by `python bench/pruning.py`.",
+        "of twelve settings (importance, groups, scope) as far as they run, chosen on the test "
+        "images at seed 0, so in its favour. `edgeprune finetune` trains both: 39 batches of 128, "
+        f"SGD at 0.02. Seeds: {', '.join(map(str, sorted({row['seed'] for row in rows})))}; where "
+        "there are several, their mean, lowest and highest in brackets. Written by "
+        "`python bench/pruning.py`.",
         "",
     ]
     for name in dict.fromkeys(row["network"] for row in rows):
         lines += _network(name, [row for row in rows if row["network"] == name])
-    return "\n".join(lines) + "\n"
+    return "\n".join(lines).rstrip() + "\n"
 
 
 def _network(name: str, rows: list[Row]) -> list[str]:
@@ -294,7 +298,8 @@ def _network(name: str, rows: list[Row]) -> list[str]:
         cells = " | ".join(scores.get(loop, "") for loop in LOOPS)
         lines.append(f"| {own[0]['macs']:.3f} | {tool} | {cells} |")
     if failed:
-        lines += ["", f"Networks that Torch-Pruning made and that don't run: {', '.join(failed)}."]
+        text = "The network's shortcuts have no parameters (strided slices, padded with zeros)"
+        lines += ["", f"{text}; pruned by these settings it doesn't run: {', '.join(failed)}."]
     return [*lines, ""]
 
 
